@@ -1,0 +1,87 @@
+"""The only door to the process environment.
+
+Every value is read once, at start-up, and a bad one stops the process with a message that names it.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from django.core.exceptions import ImproperlyConfigured
+
+
+def text(name: str, *, default: str | None = None) -> str:
+    value = os.environ.get(name, default)
+    if value is None:
+        raise ImproperlyConfigured(f"{name} is required and not set.")
+    return value
+
+
+def integer(name: str, *, default: int, minimum: int | None = None) -> int:
+    raw = os.environ.get(name)
+    if raw is None:
+        return default
+    try:
+        value = int(raw)
+    except ValueError as error:
+        raise ImproperlyConfigured(f"{name}={raw!r} is not a whole number.") from error
+    if minimum is not None and value < minimum:
+        raise ImproperlyConfigured(f"{name}={value} is below its minimum of {minimum}.")
+    return value
+
+
+def secret(name: str, *, default: str | None = None) -> str:
+    """Prefer the file named by ``{name}_FILE`` (a mounted secret) over the variable itself."""
+    if path := os.environ.get(f"{name}_FILE"):
+        try:
+            return Path(path).read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise ImproperlyConfigured(f"{name}_FILE={path} cannot be read.") from error
+    return text(name, default=default)
+
+
+def flag(name: str, *, default: bool) -> bool:
+    raw = os.environ.get(name, "").strip().lower()
+    if not raw:
+        return default
+    if raw in {"1", "true", "yes", "on"}:
+        return True
+    if raw in {"0", "false", "no", "off"}:
+        return False
+    raise ImproperlyConfigured(f"{name}={raw!r} is not a yes or no (use 1 or 0).")
+
+
+def words(name: str, *, default: tuple[str, ...] = ()) -> list[str]:
+    """A comma-separated list; empty entries are dropped."""
+    raw = os.environ.get(name)
+    if raw is None:
+        return list(default)
+    return [word.strip() for word in raw.split(",") if word.strip()]
+
+
+def database(name: str, *, default: str | None = None) -> dict[str, Any]:
+    """Django's DATABASES entry from a ``postgresql://`` URL; ``?host=`` may name a socket folder."""
+    url = secret(name, default=default)
+    parts = urlsplit(url)
+    if parts.scheme not in {"postgres", "postgresql"} or not parts.path.strip("/"):
+        raise ImproperlyConfigured(
+            f"{name} must look like postgresql://user:password@host:5432/database."
+        )
+    try:
+        port = parts.port
+    except ValueError as error:
+        raise ImproperlyConfigured(f"{name} has a port that is not a number.") from error
+    options = dict(parse_qsl(parts.query))
+    host = options.pop("host", parts.hostname or "")
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": unquote(parts.path.strip("/")),
+        "USER": unquote(parts.username or ""),
+        "PASSWORD": unquote(parts.password or ""),
+        "HOST": host,
+        "PORT": str(port or ""),
+        "OPTIONS": options,
+    }

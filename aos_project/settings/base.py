@@ -1,0 +1,237 @@
+"""Settings shared by every environment. Read from the environment through ``env`` only."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import django_stubs_ext
+from csp.constants import NONE, SELF
+
+from aos_project import env
+
+# Lets ModelAdmin[Run] and friends be written as they are typed.
+django_stubs_ext.monkeypatch()
+
+BASE_DIR = Path(__file__).resolve().parents[2]
+VERSION = "0.1.0"
+# Shown in the shell, so that nobody mistakes production for a laptop.
+AOS_ENVIRONMENT = env.text("AOS_ENVIRONMENT", default="dev")
+AOS_INSTANCE = env.text("AOS_INSTANCE", default="aos")
+AOS_PUBLIC_URL = env.text("AOS_PUBLIC_URL", default="http://127.0.0.1:8000").rstrip("/")
+AOS_DATA_DIR = Path(env.text("AOS_DATA_DIR", default=str(BASE_DIR / ".aos"))).resolve()
+
+DEBUG = False
+SECRET_KEY = env.secret("AOS_SECRET_KEY", default="")
+ALLOWED_HOSTS = env.words("AOS_ALLOWED_HOSTS", default=("127.0.0.1", "localhost", "[::1]"))
+CSRF_TRUSTED_ORIGINS = env.words("AOS_TRUSTED_ORIGINS", default=(AOS_PUBLIC_URL,))
+
+INSTALLED_APPS = [
+    "unfold",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.messages",
+    "django.contrib.sessions",
+    "whitenoise.runserver_nostatic",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "drf_spectacular",
+    "django_htmx",
+    "csp",
+    "channels",
+    "apps.core",
+    "apps.events",
+    "apps.identity",
+    "apps.projects",
+    "apps.sandboxes",
+    "apps.agents",
+    "apps.runs",
+    "apps.hub",
+    # Only for its management commands (engine, images); the web process never imports its rooms.
+    "workers",
+]
+MIDDLEWARE = [
+    "apps.core.middleware.TraceMiddleware",
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
+]
+ROOT_URLCONF = "aos_project.urls"
+ASGI_APPLICATION = "aos_project.asgi.application"
+APPEND_SLASH = False
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+
+# --- Data -----------------------------------------------------------------------------------------
+DATABASES = {
+    "default": env.database("DATABASE_URL", default="postgresql://aos@127.0.0.1:5432/aos")
+    | {"CONN_MAX_AGE": None, "CONN_HEALTH_CHECKS": True}
+}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+# Redis and the broker are doorbells: what they hold may be emptied at any moment.
+AOS_REDIS_URL = env.secret("REDIS_URL", default="redis://127.0.0.1:6379/0")
+CHANNEL_LAYERS = {
+    "default": {
+        # The pub/sub layer: the core layer silently drops messages in bursts.
+        "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
+        # redis-py 8 caps a pool at 100 connections by default.
+        "CONFIG": {
+            "hosts": [{"address": AOS_REDIS_URL, "max_connections": 1000}],
+            "prefix": f"{AOS_INSTANCE}:layer",
+        },
+    }
+}
+
+# --- People ---------------------------------------------------------------------------------------
+AUTH_USER_MODEL = "identity.User"
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.Argon2PasswordHasher"]
+AUTH_PASSWORD_VALIDATORS = [
+    {
+        "NAME": "django.contrib.auth.password_validation.MinimumLengthValidator",
+        "OPTIONS": {"min_length": 12},
+    },
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+]
+LOGIN_URL = "login"
+LOGIN_REDIRECT_URL = "/"
+LOGOUT_REDIRECT_URL = "login"
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = "Lax"
+SESSION_COOKIE_AGE = int(timedelta(hours=12).total_seconds())
+CSRF_COOKIE_SAMESITE = "Lax"
+# Mixed into the hash of every API token, so that a copy of the database alone verifies none.
+AOS_TOKEN_PEPPER = env.secret("AOS_TOKEN_PEPPER", default=SECRET_KEY)
+
+# --- Web ------------------------------------------------------------------------------------------
+LANGUAGE_CODE = "en"
+USE_TZ = True
+TIME_ZONE = "UTC"
+STATIC_URL = "/static/"
+STATIC_ROOT = Path(env.text("AOS_STATIC_ROOT", default=str(BASE_DIR / "staticfiles")))
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
+}
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [NONE],
+        "script-src": [SELF],
+        "style-src": [SELF],
+        "img-src": [SELF, "data:"],
+        "font-src": [SELF],
+        "connect-src": [SELF],
+        "form-action": [SELF],
+        "base-uri": [NONE],
+        "frame-ancestors": [NONE],
+    }
+}
+# Largest JSON body, and largest uploaded input file, in bytes.
+AOS_JSON_LIMIT_BYTES = env.integer("AOS_JSON_LIMIT_BYTES", default=1024 * 1024, minimum=1024)
+AOS_FILE_LIMIT_BYTES = env.integer("AOS_FILE_LIMIT_BYTES", default=10 * 1024 * 1024, minimum=1024)
+DATA_UPLOAD_MAX_MEMORY_SIZE = AOS_JSON_LIMIT_BYTES
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "apps.identity.rest.TokenAuthentication",
+        "apps.identity.rest.CookieAuthentication",
+    ],
+    # Deny by default: a view says which action of the matrix it is.
+    "DEFAULT_PERMISSION_CLASSES": ["apps.identity.rest.MatrixPermission"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["apps.core.rest.parsers.BoundedJSONParser"],
+    "DEFAULT_PAGINATION_CLASS": "apps.core.rest.pagination.KeysetPagination",
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "apps.core.rest.exceptions.handle",
+    "TEST_REQUEST_DEFAULT_FORMAT": "json",
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "AOS",
+    "DESCRIPTION": "Submit agent runs, follow them, and fetch what they leave behind.",
+    "VERSION": VERSION,
+    "OAS_VERSION": "3.1.0",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "COMPONENT_SPLIT_REQUEST": True,
+}
+
+# --- Engine and workers ---------------------------------------------------------------------------
+CELERY_BROKER_URL = env.secret("BROKER_URL", default=AOS_REDIS_URL)
+# How long a dead leader keeps the seat. A standby takes over within this plus one second.
+AOS_LEADER_TTL = timedelta(seconds=env.integer("AOS_LEADER_TTL_SECONDS", default=3, minimum=1))
+# How often a worker says it is alive, and how long it may stay silent before its runs go to others.
+AOS_HEARTBEAT = timedelta(seconds=env.integer("AOS_HEARTBEAT_SECONDS", default=10, minimum=1))
+AOS_WORKER_TTL = timedelta(seconds=env.integer("AOS_WORKER_TTL_SECONDS", default=45, minimum=3))
+# A worker that cannot renew for this long stops its sandboxes by itself; below the TTL, so that it
+# has stopped before anybody else starts.
+AOS_SELF_FENCE = AOS_WORKER_TTL * 2 / 3
+# A message not taken up within this time is taken back and sent again; costs the run no attempt.
+AOS_DISPATCH_DEADLINE = timedelta(
+    seconds=env.integer("AOS_DISPATCH_DEADLINE_SECONDS", default=20, minimum=1)
+)
+AOS_WORKER_SLOTS = env.integer("AOS_WORKER_SLOTS", default=4, minimum=1)
+AOS_WORKER_QUEUE = f"{AOS_INSTANCE}.runs"
+# Idempotency keys of submissions are remembered this long.
+AOS_IDEMPOTENCY_TTL = timedelta(days=7)
+
+AOS_SANDBOX_DRIVER = env.text("AOS_SANDBOX_DRIVER", default="docker")
+AOS_SANDBOX_IMAGE = env.text("AOS_SANDBOX_IMAGE", default="aos/sandbox-base:latest")
+AOS_ALLOW_LOCAL_SANDBOX = False
+
+# --- Flower ---------------------------------------------------------------------------------------
+AOS_FLOWER_URL = env.text("AOS_FLOWER_URL", default="http://127.0.0.1:5555")
+AOS_FLOWER_BASIC_AUTH = env.secret("AOS_FLOWER_BASIC_AUTH", default="")
+
+# --- What is said ---------------------------------------------------------------------------------
+OTLP_ENDPOINT = env.text("OTEL_EXPORTER_OTLP_ENDPOINT", default="")
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"()": "apps.core.logs.LineFormatter"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["console"], "level": env.text("AOS_LOG_LEVEL", default="INFO")},
+    "loggers": {
+        # Each request is a span already; its access line would say it twice.
+        "uvicorn.access": {"level": "WARNING"},
+        "httpx": {"level": "WARNING"},
+    },
+}
+
+# --- Celery carries messages and nothing else -----------------------------------------------------
+# Acknowledged early: a lost message is sent again from PostgreSQL, a doubled one finds its lease
+# taken. Never retry, eta, countdown, chord or beat: time and order live in the database.
+CELERY_TASK_ACKS_LATE = False
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_SERIALIZER = "json"
+CELERY_ACCEPT_CONTENT = ["json"]
+CELERY_TASK_DEFAULT_QUEUE = AOS_WORKER_QUEUE
+CELERY_TASK_CREATE_MISSING_QUEUES = True
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_WORKER_DISABLE_PREFETCH = CELERY_BROKER_URL.startswith(("redis", "unix"))
+CELERY_WORKER_SEND_TASK_EVENTS = True
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_TRANSPORT_OPTIONS = {"socket_keepalive": True, "health_check_interval": 25}
+# How long a worker that is told to stop lets its runs go on before it gives them back.
+AOS_DRAIN = timedelta(seconds=env.integer("AOS_DRAIN_SECONDS", default=30, minimum=0))

@@ -1,0 +1,19 @@
+"""The suite: fast hashing, short leases, no static manifest to build first."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from aos_project.settings.base import *
+
+SECRET_KEY = "test"  # noqa: S105  # signs nothing outside a test run
+AOS_TOKEN_PEPPER = "test"  # noqa: S105
+AOS_ENVIRONMENT = "test"
+AOS_ALLOW_LOCAL_SANDBOX = True
+ALLOWED_HOSTS = ["127.0.0.1", "localhost", "testserver"]
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+STORAGES = STORAGES | {
+    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
+}
+WHITENOISE_AUTOREFRESH = True
+AOS_LEADER_TTL = timedelta(seconds=2)

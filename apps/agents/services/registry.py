@@ -1,0 +1,151 @@
+"""Registering agents, drafting versions, releasing them."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import Any, Final
+
+from django.db import IntegrityError, transaction
+from django.db.models import Max
+from jsonschema import Draft202012Validator, SchemaError, ValidationError
+
+from apps.agents.models import Agent, AgentVersion
+from apps.agents.types import AgentKind, VersionState
+from apps.core import clock, sql
+from apps.core.errors import Conflict, Invalid, NotFound
+from apps.events.services import outbox
+from apps.identity import policy
+from apps.identity.actor import Actor
+
+_FILES_LIMIT: Final = 1024 * 1024
+# What a version of kind ``script`` says of itself.
+SCRIPT_SPEC: Final[dict[str, Any]] = {
+    "type": "object",
+    "required": ["entry", "files"],
+    "additionalProperties": False,
+    "properties": {
+        "entry": {"type": "string", "minLength": 1, "maxLength": 200},
+        "files": {
+            "type": "object",
+            "minProperties": 1,
+            "maxProperties": 100,
+            "additionalProperties": {"type": "string"},
+        },
+        "command": {"type": "array", "minItems": 1, "maxItems": 50, "items": {"type": "string"}},
+        "input_schema": {"type": "object"},
+        "artifacts": {"type": "array", "maxItems": 50, "items": {"type": "string"}},
+        "timeout_s": {"type": "integer", "minimum": 1, "maximum": 86400},
+        "output_limit_bytes": {"type": "integer", "minimum": 1024, "maximum": 10485760},
+        "retry": {"type": "object"},
+        "sandbox": {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {
+                "memory_mb": {"type": "integer", "minimum": 64, "maximum": 8192},
+                "cpu": {"type": "number", "minimum": 0.1, "maximum": 4},
+                "pids": {"type": "integer", "minimum": 16, "maximum": 1024},
+                "workspace_mb": {"type": "integer", "minimum": 8, "maximum": 4096},
+            },
+        },
+    },
+}
+
+
+@transaction.atomic
+def register(
+    *, by: Actor, slug: str, title: str, description: str = "", kind: AgentKind = AgentKind.SCRIPT
+) -> Agent:
+    """Add an agent to the actor's organization; raise ``Conflict`` when the slug is taken."""
+    policy.require(by, "agent.manage")
+    agent = Agent(
+        organization=by.user.organization,
+        slug=slug,
+        title=title,
+        description=description,
+        kind=kind,
+    )
+    try:
+        with transaction.atomic():
+            agent.save(force_insert=True)
+    except IntegrityError as error:
+        if sql.violated_constraint(error) == "agents_agent_one_slug_each":
+            raise Conflict(reason=f"There is already an agent {slug!r}.") from error
+        raise
+    outbox.audit(
+        by.ref,
+        "agent.register",
+        resource_type="agent",
+        resource_id=agent.pk,
+        detail={"slug": slug},
+    )
+    return agent
+
+
+@transaction.atomic
+def draft(*, by: Actor, agent: Agent, spec: dict[str, Any]) -> AgentVersion:
+    """Add the next version as a draft; raise ``Invalid`` naming what is wrong with the spec."""
+    policy.require(by, "agent.manage")
+    _require_valid(spec)
+    # The agent row serialises numbering.
+    Agent.objects.select_for_update(no_key=True).get(pk=agent.pk)
+    last = agent.versions.aggregate(last=Max("number"))["last"] or 0
+    version = AgentVersion.objects.create(agent=agent, number=last + 1, spec=spec)
+    outbox.audit(
+        by.ref,
+        "agent.draft",
+        resource_type="agent",
+        resource_id=agent.pk,
+        detail={"version": version.number},
+    )
+    return version
+
+
+@transaction.atomic
+def release(*, by: Actor, version: AgentVersion) -> Agent:
+    """Make a version immutable and current. Releasing an older version again is a rollback."""
+    policy.require(by, "agent.manage")
+    agent = Agent.objects.select_for_update(no_key=True).get(pk=version.agent_id)
+    if agent.organization_id != by.user.organization_id:
+        raise NotFound(what="agent", ref=agent.slug)
+    before = agent.current.number if agent.current else None
+    AgentVersion.objects.filter(pk=version.pk, state=VersionState.DRAFT).update(
+        state=VersionState.RELEASED, released_at=clock.now(), released_by=by.user
+    )
+    version.refresh_from_db()
+    agent.current = version
+    agent.save(update_fields=["current", "updated_at"])
+    outbox.audit(
+        by.ref,
+        "agent.release",
+        resource_type="agent",
+        resource_id=agent.pk,
+        detail={"before": before, "after": version.number},
+    )
+    return agent
+
+
+def _require_valid(spec: dict[str, Any]) -> None:
+    errors = [
+        {"field": ".".join(["spec", *map(str, error.absolute_path)]), "rule": error.message[:300]}
+        for error in Draft202012Validator(SCRIPT_SPEC).iter_errors(spec)
+    ]
+    if errors:
+        raise Invalid(errors)
+    _require_files(spec)
+    try:
+        Draft202012Validator.check_schema(spec.get("input_schema", {}))
+    except (SchemaError, ValidationError) as error:
+        raise Invalid([{"field": "spec.input_schema", "rule": error.message[:300]}]) from error
+
+
+def _require_files(spec: dict[str, Any]) -> None:
+    files: dict[str, str] = spec["files"]
+    if spec["entry"] not in files:
+        raise Invalid([{"field": "spec.entry", "rule": "must be one of spec.files"}])
+    if sum(len(text.encode()) for text in files.values()) > _FILES_LIMIT:
+        raise Invalid([{"field": "spec.files", "rule": f"must be at most {_FILES_LIMIT} bytes"}])
+    for name in files:
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or str(path) != name:
+            rule = "must be a plain relative path"
+            raise Invalid([{"field": f"spec.files.{name}", "rule": rule}])

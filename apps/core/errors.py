@@ -1,0 +1,78 @@
+"""The root of every error AOS raises on purpose.
+
+An ``AosError`` is an answer, not a crash: it carries a stable ``code`` for programs, a sentence for
+people, the HTTP status an edge should use, and whether trying again may help. Anything else that
+escapes a service is a bug and is reported as one.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from http import HTTPStatus
+from typing import Any, ClassVar
+
+
+class AosError(Exception):
+    """Raised with keyword parameters, which fill ``template`` and travel in the answer."""
+
+    code: ClassVar[str] = "error"
+    title: ClassVar[str] = "Something went wrong"
+    status: ClassVar[HTTPStatus] = HTTPStatus.INTERNAL_SERVER_ERROR
+    retryable: ClassVar[bool] = False
+    template: ClassVar[str] = "Something went wrong."
+
+    def __init__(self, **params: object) -> None:
+        super().__init__(self.template.format(**params))
+        self.params = params
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Keyword-only errors must still cross a process boundary.
+        return partial(type(self), **self.params), ()
+
+
+class NotAllowed(AosError):
+    code = "not_allowed"
+    title = "Not allowed"
+    status = HTTPStatus.FORBIDDEN
+    template = "Your role does not allow {action}. Ask an owner or admin of the organization."
+
+
+class NotFound(AosError):
+    """What one may not see answers exactly like what does not exist."""
+
+    code = "not_found"
+    title = "Not found"
+    status = HTTPStatus.NOT_FOUND
+    template = "There is no {what} {ref!r} that you can see."
+
+
+class Invalid(AosError):
+    """A well-formed request whose content breaks a rule. ``errors`` names each field and rule."""
+
+    code = "invalid"
+    title = "Invalid input"
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+    template = "{summary}"
+
+    def __init__(self, errors: list[dict[str, str]], *, summary: str | None = None) -> None:
+        first = errors[0]
+        told = summary or f"{first['field']}: {first['rule']}"
+        super().__init__(summary=told, errors=errors)
+        self.params = {"errors": errors}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(type(self), self.params["errors"], summary=str(self)), ()
+
+
+class TooLarge(AosError):
+    code = "too_large"
+    title = "Too large"
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    template = "{what} is {size} bytes; the limit is {limit}."
+
+
+class Conflict(AosError):
+    code = "conflict"
+    title = "Conflict"
+    status = HTTPStatus.CONFLICT
+    template = "{reason}"

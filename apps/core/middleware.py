@@ -1,0 +1,37 @@
+"""What every answer carries."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.http import HttpRequest, HttpResponseBase
+from opentelemetry import trace
+
+from apps.core import tracing
+
+Answer = Callable[[HttpRequest], Awaitable[HttpResponseBase]]
+
+
+class TraceMiddleware:
+    """Open the server span, join the caller's trace if it sent one, and say which trace it was."""
+
+    async_capable = True
+    sync_capable = False
+
+    def __init__(self, get_response: Answer) -> None:
+        self.get_response = get_response
+        if iscoroutinefunction(get_response):
+            markcoroutinefunction(self)
+
+    async def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        parent = tracing.context_of({key.lower(): value for key, value in request.headers.items()})
+        with tracing.TRACER.start_as_current_span(
+            f"{request.method} {request.path}", context=parent, kind=trace.SpanKind.SERVER
+        ) as span:
+            response = await self.get_response(request)
+            if match := request.resolver_match:
+                span.update_name(f"{request.method} {match.route}")
+            span.set_attribute("http.response.status_code", response.status_code)
+            response.headers["X-Trace-Id"] = tracing.current_trace_id()
+            return response

@@ -1,0 +1,52 @@
+"""What is answered outside any view: programs get problem+json, people get a page."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.views import defaults
+
+from apps.core.rest.exceptions import problem
+from apps.core.rest.problems import MEDIA_TYPE
+
+
+def is_api(request: HttpRequest) -> bool:
+    return request.path.startswith("/api/")
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    if not is_api(request):
+        return defaults.bad_request(request, exception)
+    return _answer(HTTPStatus.BAD_REQUEST, "bad_request", "The request could not be understood.")
+
+
+def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:
+    if not is_api(request):
+        return defaults.permission_denied(request, exception)
+    return _answer(HTTPStatus.FORBIDDEN, "not_allowed", "You may not do this.")
+
+
+def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    if not is_api(request):
+        return defaults.page_not_found(request, exception)
+    return _answer(
+        HTTPStatus.NOT_FOUND,
+        "not_found",
+        f"There is nothing at {request.path}. The API is described at /api/docs.",
+    )
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    if not is_api(request):
+        return defaults.server_error(request)
+    return _answer(
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+        "error",
+        "Something went wrong on our side. The X-Trace-Id of this answer finds it in the logs.",
+    )
+
+
+def _answer(status: HTTPStatus, code: str, detail: str) -> JsonResponse:
+    body = problem(code=code, title=status.phrase, detail=detail, status=status)
+    return JsonResponse(body, status=status, content_type=MEDIA_TYPE)

@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from apps.core.errors import AosError
+
+
+class TokenInvalid(AosError):
+    """One answer for every reason, so that nobody learns which part was right."""
+
+    code = "token_invalid"
+    title = "Token not accepted"
+    status = HTTPStatus.UNAUTHORIZED
+    template = "The API token is unknown, expired or revoked. Create a new one under /admin/."
+
+
+class ScopeMissing(AosError):
+    code = "scope_missing"
+    title = "Token scope missing"
+    status = HTTPStatus.FORBIDDEN
+    template = "This API token lacks the scope {scope!r}."

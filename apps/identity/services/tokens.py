@@ -1,0 +1,113 @@
+"""API tokens: issued once, verified on every request, revoked at once.
+
+``aos_pat_<id>_<secret>_<crc>``: the id finds the row, the secret is compared as HMAC-SHA256 under a
+pepper that is not in the database, and the checksum lets scanners and typing mistakes be told from
+real tokens without asking the database.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import string
+import zlib
+from collections.abc import Collection
+from datetime import timedelta
+from typing import Final
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import Q
+
+from apps.core import clock
+from apps.core.errors import Invalid
+from apps.events.services import outbox
+from apps.identity.actor import Actor
+from apps.identity.errors import TokenInvalid
+from apps.identity.matrix import SCOPES
+from apps.identity.models import ApiToken
+
+PREFIX: Final = "aos_pat_"
+LONGEST: Final = timedelta(days=365)
+_ALPHABET: Final = string.ascii_letters + string.digits
+_BASE36: Final = string.digits + string.ascii_lowercase
+# Writing "last used" on every request would make each read a write.
+_USE_GRAIN: Final = timedelta(minutes=1)
+
+
+def _hash(secret: str) -> bytes:
+    return hmac.digest(settings.AOS_TOKEN_PEPPER.encode(), secret.encode(), hashlib.sha256)
+
+
+def _checksum(body: str) -> str:
+    number, digits = zlib.crc32(body.encode()), ""
+    while number:
+        number, digit = divmod(number, 36)
+        digits = _BASE36[digit] + digits
+    return digits.rjust(7, "0")
+
+
+def _random(length: int) -> str:
+    return "".join(secrets.choice(_ALPHABET) for _ in range(length))
+
+
+@transaction.atomic
+def issue(
+    *, by: Actor, name: str, scopes: Collection[str], lifetime: timedelta = timedelta(days=90)
+) -> tuple[ApiToken, str]:
+    """Create a token for the actor and return it with its value, which is never shown again."""
+    unknown = sorted(set(scopes) - set(SCOPES))
+    if unknown or not scopes:
+        rule = f"must be some of {', '.join(SCOPES)}"
+        raise Invalid([{"field": "scopes", "rule": rule}])
+    if not timedelta(0) < lifetime <= LONGEST:
+        raise Invalid([{"field": "lifetime", "rule": f"must be at most {LONGEST.days} days"}])
+    key_id, secret = _random(8), _random(43)
+    token = ApiToken.objects.create(
+        user=by.user,
+        name=name,
+        key_id=key_id,
+        secret_hash=_hash(secret),
+        scopes=sorted(set(scopes)),
+        expires_at=clock.now() + lifetime,
+    )
+    outbox.audit(
+        by.ref,
+        "token.issue",
+        resource_type="token",
+        resource_id=token.pk,
+        detail={"name": name, "scopes": token.scopes},
+    )
+    body = f"{PREFIX}{key_id}_{secret}"
+    return token, f"{body}_{_checksum(body)}"
+
+
+def verify(value: str) -> ApiToken:
+    """The usable token behind a value, with its user; raise ``TokenInvalid`` for any other."""
+    body, _, checksum = value.rpartition("_")
+    parts = body.removeprefix(PREFIX).split("_")
+    if not value.isascii() or not body.startswith(PREFIX) or len(parts) != 2:
+        raise TokenInvalid
+    if not hmac.compare_digest(_checksum(body), checksum):
+        raise TokenInvalid
+    key_id, secret = parts
+    token = ApiToken.objects.usable().select_related("user").filter(key_id=key_id).first()
+    if token is None or not hmac.compare_digest(bytes(token.secret_hash), _hash(secret)):
+        raise TokenInvalid
+    _note_use(token)
+    return token
+
+
+def _note_use(token: ApiToken) -> None:
+    now = clock.now()
+    stale = Q(last_used_at=None) | Q(last_used_at__lt=now - _USE_GRAIN)
+    ApiToken.objects.filter(stale, pk=token.pk).update(last_used_at=now)
+
+
+@transaction.atomic
+def revoke(*, by: Actor, token: ApiToken) -> None:
+    """Make a token useless from the next request on. Revoking twice is harmless."""
+    revoked = ApiToken.objects.filter(pk=token.pk, revoked_at=None).update(revoked_at=clock.now())
+    if revoked:
+        outbox.audit(by.ref, "token.revoke", resource_type="token", resource_id=token.pk)

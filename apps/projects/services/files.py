@@ -1,0 +1,67 @@
+"""Input files of a project."""
+
+from __future__ import annotations
+
+import mimetypes
+from collections.abc import Iterable
+
+from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.db import transaction
+
+from apps.core import blobs
+from apps.core.errors import Invalid
+from apps.events.services import outbox
+from apps.identity import policy
+from apps.identity.actor import Actor
+from apps.projects.models import FILE_NAME, Project, WorkspaceFile
+
+
+def put(
+    *,
+    by: Actor,
+    project: Project,
+    name: str,
+    chunks: Iterable[bytes],
+    media_type: str | None = None,
+) -> WorkspaceFile:
+    """Store a file under a name, replacing an earlier one of that name.
+
+    The content goes to the blob store first, outside the transaction: a crash in between leaves
+    an unreferenced blob, never a row without content. Raises ``TooLarge`` and ``Invalid``.
+    """
+    policy.require(by, "file.write", project_id=project.pk)
+    _require_name(name)
+    blob = blobs.put(chunks, limit=settings.AOS_FILE_LIMIT_BYTES, what=f"The file {name!r}")
+    return _record(by=by, project=project, name=name, blob=blob, media_type=media_type)
+
+
+def _require_name(name: str) -> None:
+    try:
+        FILE_NAME(name)
+    except ValidationError as error:
+        raise Invalid([{"field": "file", "rule": error.messages[0]}]) from error
+
+
+@transaction.atomic
+def _record(
+    *, by: Actor, project: Project, name: str, blob: blobs.Blob, media_type: str | None
+) -> WorkspaceFile:
+    guessed = mimetypes.guess_type(name)[0] or "application/octet-stream"
+    file, _ = WorkspaceFile.objects.update_or_create(
+        project=project,
+        name=name,
+        defaults={
+            "sha256": blob.sha256,
+            "size": blob.size,
+            "media_type": media_type or guessed,
+        },
+    )
+    outbox.audit(
+        by.ref,
+        "file.write",
+        resource_type="file",
+        resource_id=file.pk,
+        detail={"project": project.slug, "name": name, "sha256": blob.sha256},
+    )
+    return file

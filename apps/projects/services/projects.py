@@ -1,0 +1,36 @@
+"""Making projects."""
+
+from __future__ import annotations
+
+from django.db import IntegrityError, transaction
+
+from apps.core import sql
+from apps.core.errors import Conflict
+from apps.events.services import outbox
+from apps.identity import policy
+from apps.identity.actor import Actor
+from apps.projects.models import Project
+
+
+@transaction.atomic
+def create(*, by: Actor, slug: str, name: str, description: str = "") -> Project:
+    """Create a project in the actor's organization; raise ``Conflict`` when the slug is taken."""
+    policy.require(by, "project.manage")
+    project = Project(
+        organization=by.user.organization, slug=slug, name=name, description=description
+    )
+    try:
+        with transaction.atomic():
+            project.save(force_insert=True)
+    except IntegrityError as error:
+        if sql.violated_constraint(error) == "projects_project_one_slug_each":
+            raise Conflict(reason=f"There is already a project {slug!r}.") from error
+        raise
+    outbox.audit(
+        by.ref,
+        "project.create",
+        resource_type="project",
+        resource_id=project.pk,
+        detail={"slug": slug},
+    )
+    return project

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from apps.core.errors import AosError
+
+
+class RunError(AosError):
+    """Anything a caller of ``apps.runs.services`` may want to catch."""
+
+
+class LeaseLost(RunError):
+    """Another worker owns the run now: drop the work, report nothing, do not retry."""
+
+    code = "lease_lost"
+    title = "Lease lost"
+    status = HTTPStatus.CONFLICT
+    template = "The lease on run {run_id} is no longer held."
+
+
+class RunIsOver(RunError):
+    code = "run_is_over"
+    title = "The run is over"
+    status = HTTPStatus.CONFLICT
+    template = "This run has already {state}; there is nothing left to cancel."
+
+
+class AgentNotReleased(RunError):
+    code = "agent_not_released"
+    title = "Agent not released"
+    status = HTTPStatus.CONFLICT
+    template = "The agent {agent!r} has no released version yet. Release one first."
+
+
+class KeyMissing(RunError):
+    code = "idempotency_key_missing"
+    title = "Idempotency-Key missing"
+    status = HTTPStatus.BAD_REQUEST
+    template = "Send an Idempotency-Key header of 16 to 255 visible ASCII characters."
+
+
+class KeyReused(RunError):
+    code = "idempotency_key_reused"
+    title = "Idempotency-Key reused"
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+    template = "This Idempotency-Key was used for a different request. Use a new key."
+
+
+class KeyBusy(RunError):
+    code = "idempotency_key_busy"
+    title = "Request in progress"
+    status = HTTPStatus.CONFLICT
+    retryable = True
+    template = "A request with this Idempotency-Key is still being handled. Try again in a second."

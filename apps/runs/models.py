@@ -1,0 +1,326 @@
+"""Runs and what keeps them moving.
+
+``runs_run`` is the truth and is written at submission, start and finish only. The narrow tables
+below it (ready, scheduled, lease, lane) carry the motion: rows come and go, nothing is updated in
+place, so that a claim stays cheap however many runs there are. Statements over them that lock or
+bulk live in ``sql/``.
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+from django.db import models
+from django.db.models import F, Q
+from django.db.models.functions import Now
+
+from apps.agents.models import AgentVersion
+from apps.core.models import uuid7
+from apps.identity.models import User, reaching
+from apps.projects.models import Project
+from apps.runs.types import DISPATCHED, FINAL, EventKind, LeaseState, Priority, RunState
+
+_FINAL = Q(state__in=FINAL)
+
+
+class RunQuerySet(models.QuerySet["Run"]):
+    def visible_to(self, user: User) -> Self:
+        return self.filter(reaching(user, project_ref="project_id")).filter(
+            organization_id=user.organization_id
+        )
+
+    def open(self) -> Self:
+        return self.exclude(_FINAL)
+
+
+class Run(models.Model):
+    """One request to an agent, from submission to a final state.
+
+    The bigint key stays inside; people and programs see ``public_id``. Transitions are checked by a
+    trigger, the receipt by a unique index: they hold for services and for a hand-typed UPDATE.
+    """
+
+    public_id = models.UUIDField(default=uuid7, unique=True, editable=False)
+    organization_id = models.UUIDField()
+    project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="runs")
+    agent_version = models.ForeignKey(AgentVersion, on_delete=models.PROTECT, related_name="runs")
+    submitted_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="runs")
+    rerun_of = models.ForeignKey(
+        "self", on_delete=models.SET_NULL, null=True, related_name="reruns"
+    )
+    # "<agent>: <title>" as Flower and the lists show it.
+    name = models.CharField(max_length=200)
+    queue = models.CharField(max_length=64, default="default")
+    priority = models.SmallIntegerField(choices=Priority, default=Priority.NORMAL)
+    spec = models.JSONField()
+    retry = models.JSONField(default=dict)
+    labels = models.JSONField(default=dict)
+    trace = models.JSONField()
+    trace_id = models.CharField(max_length=32)
+    state = models.CharField(max_length=16, choices=RunState, default=RunState.QUEUED)
+    run_at = models.DateTimeField(null=True)
+    queue_deadline = models.DateTimeField(null=True)
+    # Seconds one attempt may take.
+    timeout_s = models.PositiveIntegerField()
+    attempts = models.PositiveSmallIntegerField(default=0)
+    crash_count = models.PositiveSmallIntegerField(default=0)
+    isolation = models.CharField(max_length=16, blank=True)
+    result = models.JSONField(null=True)
+    error = models.JSONField(null=True)
+    created_at = models.DateTimeField(db_default=Now())
+    started_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(null=True)
+
+    objects = RunQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            models.CheckConstraint(
+                name="runs_run_finished_iff_final",
+                condition=(_FINAL & Q(finished_at__isnull=False)) | (~_FINAL & Q(finished_at=None)),
+            ),
+            models.CheckConstraint(
+                name="runs_run_started_iff_attempted",
+                condition=Q(attempts=0, started_at=None)
+                | Q(attempts__gt=0, started_at__isnull=False),
+            ),
+        ]
+        indexes = [
+            models.Index(fields=["project", "-id"], name="runs_run_of_project"),
+            models.Index(fields=["organization_id", "-id"], name="runs_run_of_organization"),
+            models.Index(fields=["agent_version", "-id"], name="runs_run_of_version"),
+            models.Index(fields=["trace_id"], name="runs_run_of_trace"),
+            models.Index(
+                F("queue_deadline"),
+                name="runs_run_queue_deadline",
+                condition=Q(state=RunState.QUEUED, queue_deadline__isnull=False),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def is_over(self) -> bool:
+        return self.state in FINAL
+
+    @property
+    def shown_state(self) -> str:
+        """The state as people see it: a claimed run that has not started is ``dispatched``."""
+        lease = getattr(self, "lease", None)
+        waits = lease is not None and lease.state == LeaseState.DISPATCHED
+        return DISPATCHED if waits and self.state == RunState.QUEUED else self.state
+
+    @property
+    def duration_s(self) -> float | None:
+        """Seconds from the first start to the end; ``None`` until both are known."""
+        if self.started_at is None or self.finished_at is None:
+            return None
+        return (self.finished_at - self.started_at).total_seconds()
+
+
+class Lane(models.Model):
+    """(organization, queue, priority class): the unit of fairness."""
+
+    organization_id = models.UUIDField()
+    queue = models.CharField(max_length=64)
+    priority = models.SmallIntegerField(choices=Priority)
+    paused = models.BooleanField(default=False)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                name="runs_lane_one_each", fields=["organization_id", "queue", "priority"]
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.queue}/{self.get_priority_display()}"
+
+
+class ReadyRun(models.Model):
+    """A run that may start now. Rows are only inserted and deleted."""
+
+    run = models.OneToOneField(
+        Run, on_delete=models.CASCADE, primary_key=True, related_name="ready"
+    )
+    lane = models.ForeignKey(Lane, on_delete=models.PROTECT, db_index=False)
+    # Position in the lane: drawn from the sequence runs_ready_seq.
+    seq = models.BigIntegerField()
+    # How many times the run was sent to a worker before.
+    dispatches = models.PositiveIntegerField(default=0)
+
+    class Meta:
+        db_table = "runs_ready"
+        indexes = [models.Index(fields=["lane", "seq"], name="runs_ready_in_lane")]
+
+    def __str__(self) -> str:
+        return f"ready {self.run_id}"
+
+
+class ScheduledRun(models.Model):
+    """A run whose time has not come: a later ``run_at``, or a retry that backs off."""
+
+    run = models.OneToOneField(
+        Run, on_delete=models.CASCADE, primary_key=True, related_name="scheduled"
+    )
+    due_at = models.DateTimeField(db_index=True)
+    dispatches = models.PositiveIntegerField(default=0)
+
+    class Meta:
+        db_table = "runs_scheduled"
+
+    def __str__(self) -> str:
+        return f"scheduled {self.run_id} at {self.due_at}"
+
+
+class WorkerNode(models.Model):
+    """One incarnation of a worker process. A restart is a new row that supersedes the old one."""
+
+    incarnation = models.UUIDField(default=uuid7, unique=True)
+    name = models.CharField(max_length=120, db_index=True)
+    host = models.CharField(max_length=120)
+    pid = models.PositiveIntegerField()
+    version = models.CharField(max_length=32)
+    slots = models.PositiveIntegerField()
+    running = models.PositiveIntegerField(default=0)
+    started_at = models.DateTimeField(db_default=Now())
+    last_seen = models.DateTimeField(db_default=Now())
+    draining = models.BooleanField(default=False)
+    gone_at = models.DateTimeField(null=True)
+
+    class Meta:
+        db_table = "runs_worker"
+        ordering = ["-id"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class RunLease(models.Model):
+    """The lease on a run. Its existence is the right to act; the token says whose it is.
+
+    The table is as large as the fleet's capacity, so it needs no index but its key.
+    """
+
+    run = models.OneToOneField(
+        Run, on_delete=models.CASCADE, primary_key=True, related_name="lease"
+    )
+    lane_id = models.BigIntegerField()
+    token = models.BigIntegerField(unique=True)
+    seq = models.PositiveIntegerField()
+    state = models.CharField(max_length=1, choices=LeaseState, default=LeaseState.DISPATCHED)
+    worker = models.ForeignKey(
+        WorkerNode, on_delete=models.SET_NULL, null=True, db_index=False, related_name="leases"
+    )
+    dispatched_at = models.DateTimeField(db_default=Now())
+    dispatch_deadline = models.DateTimeField()
+    started_at = models.DateTimeField(null=True)
+    hard_deadline = models.DateTimeField(null=True)
+    cancel_requested_at = models.DateTimeField(null=True)
+
+    class Meta:
+        db_table = "runs_lease"
+
+    def __str__(self) -> str:
+        return f"lease {self.run_id} token {self.token}"
+
+
+class Attempt(models.Model):
+    """One execution of a run by a worker; numbered when it starts."""
+
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="attempt_set")
+    number = models.PositiveSmallIntegerField()
+    token = models.BigIntegerField()
+    worker_name = models.CharField(max_length=120)
+    started_at = models.DateTimeField(db_default=Now())
+    finished_at = models.DateTimeField(null=True)
+    # succeeded, failed, cancelled, expired, or lost (its worker disappeared).
+    outcome = models.CharField(max_length=16, blank=True)
+    error = models.JSONField(null=True)
+
+    class Meta:
+        ordering = ["run", "number"]
+        constraints = [
+            models.UniqueConstraint(name="runs_attempt_numbered_once", fields=["run", "number"])
+        ]
+
+    def __str__(self) -> str:
+        return f"attempt {self.number} of {self.run_id}"
+
+
+class RunEvent(models.Model):
+    """A line of a run's own log: append-only, numbered without gaps by whoever holds the run."""
+
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, db_index=False, related_name="event_set")
+    seq = models.PositiveIntegerField()
+    kind = models.CharField(max_length=16, choices=EventKind)
+    payload = models.JSONField()
+    at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        db_table = "runs_event"
+        ordering = ["run", "seq"]
+        constraints = [
+            models.UniqueConstraint(name="runs_event_numbered_once", fields=["run", "seq"])
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.seq} of {self.run_id}"
+
+
+class Artifact(models.Model):
+    """A file a run left behind, stored under its SHA-256."""
+
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="artifacts")
+    name = models.CharField(max_length=255)
+    sha256 = models.CharField(max_length=64)
+    size = models.BigIntegerField()
+    media_type = models.CharField(max_length=100)
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        ordering = ["name"]
+        constraints = [
+            models.UniqueConstraint(name="runs_artifact_one_name_each", fields=["run", "name"])
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Leader(models.Model):
+    """Who leads, until when, and for which time: the epoch grows with each change of hands."""
+
+    shard = models.PositiveSmallIntegerField(primary_key=True)
+    holder = models.CharField(max_length=120)
+    epoch = models.BigIntegerField()
+    expires_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "runs_leader"
+
+    def __str__(self) -> str:
+        return f"{self.holder} (epoch {self.epoch})"
+
+
+class IdempotencyKey(models.Model):
+    """A submission that was answered, kept so that its repetition takes effect once."""
+
+    organization_id = models.UUIDField()
+    user_id = models.UUIDField()
+    key = models.CharField(max_length=255)
+    fingerprint = models.CharField(max_length=64)
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, null=True, related_name="+")
+    expires_at = models.DateTimeField(db_index=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                name="runs_idempotencykey_once", fields=["organization_id", "user_id", "key"]
+            )
+        ]
+
+    def __str__(self) -> str:
+        return self.key

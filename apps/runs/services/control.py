@@ -1,0 +1,47 @@
+"""What people may do to a run that exists: cancel it, run it again."""
+
+from __future__ import annotations
+
+from django.db import transaction
+from django.db.models.functions import Now
+
+from apps.core import doorbell
+from apps.events.services import outbox
+from apps.identity import policy
+from apps.identity.actor import Actor
+from apps.runs.errors import RunIsOver
+from apps.runs.models import Run, RunLease
+from apps.runs.services import lifecycle, submission
+from apps.runs.types import Failure, RunState
+
+rerun = submission.rerun
+
+_BEFORE_START = Failure(code="cancelled", detail="The run was cancelled before it started.")
+
+
+@transaction.atomic
+def cancel(*, by: Actor, run: Run) -> Run:
+    """Stop a run: at once while it waits, through its worker while it runs.
+
+    Cancelling twice is harmless; raises ``RunIsOver`` when the run ended in another way.
+    """
+    policy.require(by, "run.cancel", project_id=run.project_id)
+    run = lifecycle.lock(run.pk)
+    if run.state in {RunState.CANCELLED, RunState.CANCELLING}:
+        return run
+    if run.is_over:
+        raise RunIsOver(state=run.state)
+    if run.state == RunState.QUEUED:
+        lifecycle.close(run, RunState.CANCELLED, failure=_BEFORE_START)
+    else:
+        _ask_worker(run)
+    outbox.audit(by.ref, "run.cancel", resource_type="run", resource_id=run.public_id)
+    run.refresh_from_db()
+    return run
+
+
+def _ask_worker(run: Run) -> None:
+    Run.objects.filter(pk=run.pk).update(state=RunState.CANCELLING)
+    RunLease.objects.filter(run=run).update(cancel_requested_at=Now())
+    lifecycle.log(run, {"state": RunState.CANCELLING})
+    doorbell.ring_on_commit(doorbell.WORKERS)

@@ -1,0 +1,85 @@
+"""Workers as the database knows them: who is there, what they hold, what they are told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+from uuid import UUID
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import Q
+from django.db.models.functions import Now
+
+from apps.core import doorbell, sql
+from apps.runs.models import WorkerNode
+from apps.runs.services.leadership import SQL
+from apps.runs.types import Lease
+
+_KEEP: Final = timedelta(days=7)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Orders:
+    """The answer to a heartbeat. What a worker runs but does not find in ``held`` it has lost."""
+
+    superseded: bool
+    draining: bool
+    held: frozenset[Lease]
+    cancelled: frozenset[Lease]
+
+
+@transaction.atomic
+def join(*, name: str, host: str, pid: int, slots: int) -> WorkerNode:
+    """Register a worker process. Earlier incarnations of the name are gone from now on.
+
+    A name belongs to one process at a time, so a restarted worker frees what it held at once
+    instead of after the silence of a whole TTL.
+    """
+    WorkerNode.objects.filter(name=name, gone_at=None).update(gone_at=Now())
+    node = WorkerNode.objects.create(
+        name=name, host=host, pid=pid, slots=slots, version=settings.VERSION
+    )
+    doorbell.ring_on_commit(doorbell.ENGINE)
+    return node
+
+
+def beat(*, worker_id: int, running: int) -> Orders:
+    """Say that the worker lives; learn what it still holds and what is to be cancelled."""
+    rows = sql.fetch(SQL["beat"], {"worker_id": worker_id, "running": running})
+    if not rows:
+        none: frozenset[Lease] = frozenset()
+        return Orders(superseded=True, draining=True, held=none, cancelled=none)
+    leases = sql.fetch(SQL["orders"], {"worker_id": worker_id})
+    return Orders(
+        superseded=False,
+        draining=rows[0]["draining"],
+        held=frozenset(Lease(run_id=row["run_id"], token=row["token"]) for row in leases),
+        cancelled=frozenset(
+            Lease(run_id=row["run_id"], token=row["token"]) for row in leases if row["cancelled"]
+        ),
+    )
+
+
+def drain(*, incarnation: UUID) -> None:
+    """Send a worker nothing new."""
+    WorkerNode.objects.filter(incarnation=incarnation).update(draining=True)
+
+
+def depart(*, worker_id: int) -> None:
+    """Sign a worker off: whatever it still holds may be taken at once."""
+    WorkerNode.objects.filter(pk=worker_id, gone_at=None).update(gone_at=Now())
+    doorbell.ring(doorbell.ENGINE)
+
+
+def living() -> int:
+    """How many workers are there and heard of within the TTL."""
+    heard = Q(last_seen__gt=Now() - settings.AOS_WORKER_TTL)
+    return WorkerNode.objects.filter(heard, gone_at=None).count()
+
+
+def forget_old() -> int:
+    """Remove workers that have been gone for a week and hold nothing; return how many."""
+    old = Q(gone_at__lt=Now() - _KEEP)
+    return WorkerNode.objects.filter(old, leases=None).delete()[0]

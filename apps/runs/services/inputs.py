@@ -1,0 +1,74 @@
+"""A task's input: checked against the agent's schema, its file names resolved to contents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from jsonschema import Draft202012Validator
+
+from apps.core.errors import Invalid
+from apps.projects.models import Project, WorkspaceFile
+
+# In an agent's input schema: this string names a file of the project.
+FILE_FORMAT: Final = "aos-file"
+_MOST_ERRORS: Final = 10
+
+
+def check(agent_spec: dict[str, Any], value: dict[str, Any]) -> None:
+    """Raise ``Invalid`` naming each field and the rule it breaks."""
+    schema = agent_spec.get("input_schema") or {"type": "object"}
+    found = sorted(Draft202012Validator(schema).iter_errors(value), key=lambda error: error.path)
+    if found:
+        raise Invalid(
+            [
+                {
+                    "field": ".".join(["input", *map(str, error.absolute_path)]),
+                    "rule": error.message[:300],
+                }
+                for error in found[:_MOST_ERRORS]
+            ]
+        )
+
+
+def resolve(
+    project: Project, agent_spec: dict[str, Any], value: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Check the input and return the files it names, as ``{"name", "sha256", "size"}``.
+
+    A run keeps the content it was given: replacing the project's file later changes nothing.
+    """
+    check(agent_spec, value)
+    wanted = dict(_file_names(agent_spec, value))
+    found = {
+        file.name: file
+        for file in WorkspaceFile.objects.filter(project=project, name__in=wanted.values())
+    }
+    missing = [
+        {
+            "field": f"input.{field}",
+            "rule": f"names {name!r}, which is not a file of this project; upload it first",
+        }
+        for field, name in wanted.items()
+        if name not in found
+    ]
+    if missing:
+        raise Invalid(missing)
+    return [
+        {"name": file.name, "sha256": file.sha256, "size": file.size} for file in found.values()
+    ]
+
+
+def file_field(agent_spec: dict[str, Any]) -> str | None:
+    """The first field of the agent's input that takes a file, if any does."""
+    properties = (agent_spec.get("input_schema") or {}).get("properties", {})
+    return next(
+        (field for field, rule in properties.items() if rule.get("format") == FILE_FORMAT), None
+    )
+
+
+def _file_names(agent_spec: dict[str, Any], value: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    properties = (agent_spec.get("input_schema") or {}).get("properties", {})
+    for field, rule in properties.items():
+        if rule.get("format") == FILE_FORMAT and isinstance(value.get(field), str):
+            yield field, value[field]

@@ -1,0 +1,165 @@
+"""What the holder of a lease may do. Every act proves the token; a stale holder can do nothing.
+
+Zero rows at any of these acts means ``LeaseLost``: the work must be dropped at once, because its
+outcome belongs to whoever holds the run now.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from django.db import transaction
+
+from apps.core import sql
+from apps.events import hints
+from apps.events.services import outbox
+from apps.events.types import EventType, Severity
+from apps.runs.errors import LeaseLost
+from apps.runs.models import Run, RunLease, WorkerNode
+from apps.runs.services import lifecycle
+from apps.runs.services.leadership import SQL
+from apps.runs.types import (
+    ArtifactData,
+    Entry,
+    EventKind,
+    Failure,
+    Lease,
+    RetryPolicy,
+    RunState,
+    Started,
+)
+
+# Beyond an attempt's own time-out, before the engine takes the run from its worker.
+GRACE = timedelta(seconds=30)
+
+
+def start(*, run_id: int, token: int, worker: WorkerNode) -> Started | None:
+    """Take up a dispatched run and get all that is needed to execute it.
+
+    ``None`` when the run was cancelled, handed back or given to another since the message was sent.
+    """
+    rows = sql.fetch(
+        SQL["start"],
+        {
+            "run_id": run_id,
+            "token": token,
+            "worker_id": worker.pk,
+            "worker_name": worker.name,
+            "grace_s": GRACE.total_seconds(),
+        },
+    )
+    if not rows:
+        return None
+    hints.send_run(rows[0]["public_id"])
+    return Started(lease=Lease(run_id=run_id, token=token), **rows[0])
+
+
+@transaction.atomic
+def append(started: Started, entries: Sequence[Entry], *, after: int) -> int:
+    """Write lines to the run's log behind ``after``; return the last number used.
+
+    A milestone is a line and a value event at once.
+    """
+    written = sql.execute(
+        SQL["append"],
+        {
+            "run_id": started.lease.run_id,
+            "token": started.lease.token,
+            "after": after,
+            "kinds": [entry.kind for entry in entries],
+            "payloads": [json.dumps(entry.payload) for entry in entries],
+        },
+    )
+    if written != len(entries):
+        raise LeaseLost(run_id=started.public_id)
+    milestones = [entry for entry in entries if entry.kind == EventKind.MESSAGE]
+    if milestones:
+        subject = lifecycle.subject_of(Run.objects.get(pk=started.lease.run_id))
+        for entry in milestones:
+            outbox.emit(EventType.MILESTONE, subject=subject, payload=entry.payload)
+    transaction.on_commit(lambda: hints.send_run(started.public_id))
+    return after + written
+
+
+@transaction.atomic
+def note_isolation(started: Started, isolation: str) -> None:
+    """Say on the run how its commands are kept apart from the host (``docker``, ``none``)."""
+    held = RunLease.objects.filter(run=started.lease.run_id, token=started.lease.token)
+    if not Run.objects.filter(pk__in=held.values("run_id")).update(isolation=isolation):
+        raise LeaseLost(run_id=started.public_id)
+
+
+@transaction.atomic
+def succeed(
+    started: Started, *, result: dict[str, Any], artifacts: Sequence[ArtifactData] = ()
+) -> None:
+    """Finish a run with its result and artifacts."""
+    run, _ = _let_go(started)
+    lifecycle.close(run, RunState.SUCCEEDED, result=result, artifacts=artifacts)
+
+
+@transaction.atomic
+def fail(started: Started, failure: Failure, *, artifacts: Sequence[ArtifactData] = ()) -> RunState:
+    """End the attempt badly: the retry policy decides between another attempt and the end."""
+    run, lease = _let_go(started)
+    policy = RetryPolicy(**run.retry)
+    if run.state == RunState.CANCELLING:
+        lifecycle.close(run, RunState.CANCELLED, failure=failure, artifacts=artifacts)
+        return RunState.CANCELLED
+    if policy.allows(failure, attempt=lifecycle.counted_attempts(run)):
+        lifecycle.end_attempt(run, outcome="failed", error=failure.as_json())
+        # Spreads a herd of failures; no secret hangs on it.
+        delay = policy.delay_s(attempt=run.attempts, dice=random.random())  # noqa: S311
+        _tell_of_failure(run, failure)
+        lifecycle.requeue(run, delay=timedelta(seconds=delay), dispatches=lease.seq, why=failure)
+        return RunState.QUEUED
+    state = RunState.DEAD if failure.retryable else RunState.FAILED
+    lifecycle.close(run, state, failure=failure, artifacts=artifacts)
+    return state
+
+
+@transaction.atomic
+def confirm_cancelled(started: Started, *, artifacts: Sequence[ArtifactData] = ()) -> None:
+    """Close a run whose cancellation the worker has carried out."""
+    run, _ = _let_go(started)
+    lifecycle.close(run, RunState.CANCELLED, failure=CANCELLED, artifacts=artifacts)
+
+
+CANCELLED = Failure(code="cancelled", detail="The run was cancelled while it was running.")
+
+
+@transaction.atomic
+def give_back(started: Started) -> None:
+    """Return a run that a draining worker has not finished, without counting a failure."""
+    run, lease = _let_go(started)
+    why = Failure(code="worker_drained", detail="Its worker was stopped.", retryable=True)
+    if run.state == RunState.CANCELLING:
+        lifecycle.close(run, RunState.CANCELLED, failure=CANCELLED)
+        return
+    lifecycle.end_attempt(run, outcome=lifecycle.DRAINED, error=why.as_json())
+    lifecycle.requeue(run, delay=timedelta(0), dispatches=lease.seq, why=why)
+
+
+def _let_go(started: Started) -> tuple[Run, RunLease]:
+    """Lock the run and take its lease away from ourselves, or find that it is not ours."""
+    run = lifecycle.lock(started.lease.run_id)
+    lease = RunLease.objects.filter(run=run, token=started.lease.token).first()
+    if lease is None or not RunLease.objects.filter(token=lease.token).delete()[0]:
+        raise LeaseLost(run_id=started.public_id)
+    return run, lease
+
+
+def _tell_of_failure(run: Run, failure: Failure) -> None:
+    outbox.emit(
+        EventType.ANOMALY,
+        subject=lifecycle.subject_of(run),
+        severity=Severity.WARNING,
+        payload={
+            "title": f"{run.name}: attempt {run.attempts} failed",
+            "detail": failure.detail,
+        },
+    )

@@ -1,0 +1,237 @@
+"""Accepting runs. What is accepted is stored, with its event and audit entry, before it is said."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import timedelta
+from typing import Any, Final
+
+from django.conf import settings
+from django.db import OperationalError, connection, transaction
+from django.db.models.functions import Now
+from psycopg import errors as pg
+
+from apps.agents.models import Agent, AgentVersion
+from apps.core import clock, doorbell, tracing
+from apps.core.errors import Invalid, NotFound
+from apps.events.services import outbox
+from apps.events.types import EventType
+from apps.identity import policy
+from apps.identity.actor import Actor
+from apps.projects.models import Project
+from apps.runs.errors import AgentNotReleased, KeyBusy, KeyReused
+from apps.runs.models import IdempotencyKey, Run, ScheduledRun
+from apps.runs.services import dispatch, inputs, lifecycle
+from apps.runs.types import RetryPolicy, RunState, TaskSpec
+
+LONGEST_RUN: Final = timedelta(hours=24)
+_DEFAULT_TIMEOUT_S: Final = 300
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """An accepted run; ``replayed`` when the same request had been accepted before."""
+
+    run: Run
+    replayed: bool
+
+
+@transaction.atomic
+def submit(
+    *, by: Actor, project: Project, agent: Agent, task: TaskSpec, key: str | None = None
+) -> Submission:
+    """Accept a task for an agent's current version.
+
+    With ``key`` (an Idempotency-Key) a repetition returns the run it made the first time. Raises
+    ``Invalid`` naming field and rule, ``AgentNotReleased``, ``KeyReused``, ``KeyBusy``,
+    ``NotAllowed``; then nothing was changed.
+    """
+    policy.require(by, "run.submit", project_id=project.pk)
+    version = _version(agent, project)
+    fingerprint = _fingerprint(project.pk, agent.pk, asdict(task))
+    if key and (earlier := _remember(by, key, fingerprint)):
+        return Submission(run=earlier, replayed=True)
+    files = inputs.resolve(project, version.spec, task.input)
+    run = _accept(by=by, project=project, version=version, task=task, files=files)
+    if key:
+        _bind(by, key, run)
+    return Submission(run=run, replayed=False)
+
+
+@transaction.atomic
+def rerun(*, by: Actor, run: Run, key: str | None = None) -> Submission:
+    """Start a run over as a new one: the same input and files, the agent's current version."""
+    policy.require(by, "run.rerun", project_id=run.project_id)
+    agent = run.agent_version.agent
+    version = _version(agent, run.project)
+    fingerprint = _fingerprint("rerun", run.pk)
+    if key and (earlier := _remember(by, key, fingerprint)):
+        return Submission(run=earlier, replayed=True)
+    task = TaskSpec(
+        input=run.spec["input"],
+        priority=run.priority,
+        queue=run.queue,
+        timeout_s=run.timeout_s,
+        retry=run.retry,
+        labels=run.labels,
+    )
+    inputs.check(version.spec, task.input)
+    again = _accept(
+        by=by,
+        project=run.project,
+        version=version,
+        task=task,
+        files=run.spec["files"],
+        rerun_of=run,
+    )
+    if key:
+        _bind(by, key, again)
+    return Submission(run=again, replayed=False)
+
+
+def _version(agent: Agent, project: Project) -> AgentVersion:
+    if agent.organization_id != project.organization_id:
+        raise NotFound(what="agent", ref=agent.slug)
+    if agent.current is None:
+        raise AgentNotReleased(agent=agent.slug)
+    return agent.current
+
+
+def _accept(
+    *,
+    by: Actor,
+    project: Project,
+    version: AgentVersion,
+    task: TaskSpec,
+    files: Sequence[dict[str, Any]],
+    rerun_of: Run | None = None,
+) -> Run:
+    slug = version.agent.slug
+    trace = tracing.carrier()
+    now = clock.now()
+    run = Run.objects.create(
+        organization_id=project.organization_id,
+        project=project,
+        agent_version=version,
+        submitted_by=by.user,
+        rerun_of=rerun_of,
+        name=f"{slug}: {files[0]['name']}" if files else slug,
+        queue=task.queue,
+        priority=task.priority,
+        spec={"input": task.input, "files": list(files)},
+        retry=_retry(task.retry, version),
+        labels=task.labels,
+        trace=trace,
+        trace_id=tracing.trace_id_of(trace),
+        run_at=task.run_at,
+        timeout_s=_timeout_s(task, version),
+        queue_deadline=(
+            (task.run_at or now) + timedelta(seconds=task.queue_deadline_s)
+            if task.queue_deadline_s
+            else None
+        ),
+    )
+    _queue(run)
+    lifecycle.log(run, {"state": RunState.QUEUED, "by": by.user.username})
+    outbox.emit(
+        EventType.ACCEPTANCE,
+        subject=lifecycle.subject_of(run),
+        payload={
+            "title": run.name,
+            "agent": slug,
+            "by": by.user.username,
+            "run_url": f"{settings.AOS_PUBLIC_URL}/runs/{run.public_id}",
+        },
+    )
+    outbox.audit(
+        by.ref,
+        "run.rerun" if rerun_of else "run.submit",
+        resource_type="run",
+        resource_id=run.public_id,
+        detail={"agent": slug, "version": version.number, "project": project.slug},
+    )
+    return run
+
+
+def _queue(run: Run) -> None:
+    if run.run_at and run.run_at > clock.now():
+        dispatch.find_lane(
+            organization_id=run.organization_id, queue=run.queue, priority=run.priority
+        )
+        ScheduledRun.objects.create(run=run, due_at=run.run_at)
+        return
+    dispatch.enqueue(
+        run_id=run.pk,
+        organization_id=run.organization_id,
+        queue=run.queue,
+        priority=run.priority,
+    )
+    doorbell.ring_on_commit(doorbell.ENGINE)
+
+
+def _timeout_s(task: TaskSpec, version: AgentVersion) -> int:
+    wanted = task.timeout_s or version.spec.get("timeout_s", _DEFAULT_TIMEOUT_S)
+    if not 1 <= wanted <= LONGEST_RUN.total_seconds():
+        limit = int(LONGEST_RUN.total_seconds())
+        raise Invalid([{"field": "deadlines.run_s", "rule": f"must be from 1 to {limit}"}])
+    return int(wanted)
+
+
+def _retry(wanted: dict[str, Any], version: AgentVersion) -> dict[str, Any]:
+    """The version's policy, overridden by the task's; refused when it makes no sense."""
+    merged = version.spec.get("retry", {}) | wanted
+    known = {item.name for item in fields(RetryPolicy)}
+    if unknown := sorted(set(merged) - known):
+        rule = f"is not part of a retry policy ({', '.join(sorted(known))})"
+        raise Invalid([{"field": f"retry.{unknown[0]}", "rule": rule}])
+    attempts = merged.get("max_attempts", 1)
+    if not isinstance(attempts, int) or not 1 <= attempts <= 100:
+        raise Invalid([{"field": "retry.max_attempts", "rule": "must be from 1 to 100"}])
+    return dict(merged)
+
+
+def _fingerprint(*parts: object) -> str:
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _remember(by: Actor, key: str, fingerprint: str) -> Run | None:
+    """Note the key; return the run of an earlier, equal request.
+
+    The insert comes first in the transaction: a second caller waits on the unique index until the
+    first has committed, and then replays. A crash rolls the key back with everything else.
+    """
+    owner = {"organization_id": by.user.organization_id, "user_id": by.user.pk, "key": key}
+    IdempotencyKey.objects.filter(**owner, expires_at__lt=Now()).delete()
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL lock_timeout = '2s'")
+    try:
+        IdempotencyKey.objects.bulk_create(
+            [
+                IdempotencyKey(
+                    **owner,
+                    fingerprint=fingerprint,
+                    expires_at=clock.now() + settings.AOS_IDEMPOTENCY_TTL,
+                )
+            ],
+            ignore_conflicts=True,
+        )
+    except OperationalError as error:
+        if isinstance(error.__cause__, pg.LockNotAvailable):
+            raise KeyBusy from error
+        raise
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL lock_timeout = DEFAULT")
+    stored = IdempotencyKey.objects.select_related("run").get(**owner)
+    if stored.fingerprint != fingerprint:
+        raise KeyReused
+    return stored.run
+
+
+def _bind(by: Actor, key: str, run: Run) -> None:
+    IdempotencyKey.objects.filter(
+        organization_id=by.user.organization_id, user_id=by.user.pk, key=key
+    ).update(run=run)

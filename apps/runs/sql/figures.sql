@@ -1,0 +1,44 @@
+-- Counting what moves. Only the narrow tables are counted in full: they are as small as the backlog.
+
+-- name: platform
+-- The oldest waiting run is the oldest among the heads of the lanes: one index look-up a lane.
+SELECT (SELECT count(*) FROM runs_ready) AS ready,
+       (SELECT count(*) FROM runs_scheduled) AS scheduled,
+       (SELECT count(*) FROM runs_lease WHERE state = 'd') AS dispatched,
+       (SELECT count(*) FROM runs_lease
+         WHERE state = 'r' AND cancel_requested_at IS NULL) AS running,
+       (SELECT count(*) FROM runs_lease
+         WHERE state = 'r' AND cancel_requested_at IS NOT NULL) AS cancelling,
+       (SELECT coalesce(extract(epoch FROM clock_timestamp() - min(run.created_at)), 0)::float
+          FROM runs_lane lane
+         CROSS JOIN LATERAL (
+               SELECT run_id FROM runs_ready WHERE lane_id = lane.id ORDER BY seq LIMIT 1) head
+          JOIN runs_run run ON run.id = head.run_id) AS oldest_waiting_s,
+       (SELECT count(*) FROM events_outboxentry) AS outbox,
+       workers.alive AS workers,
+       workers.slots AS slots,
+       seat.epoch AS leader_epoch,
+       coalesce(seat.expires_at > clock_timestamp(), false) AS leader_alive
+  FROM (SELECT count(*) AS alive, coalesce(sum(slots), 0) AS slots
+          FROM runs_worker
+         WHERE gone_at IS NULL
+           AND last_seen > clock_timestamp() - make_interval(secs => %(worker_ttl_s)s)) workers
+  LEFT JOIN runs_leader seat ON seat.shard = 0;
+
+-- name: failed_since
+-- Looks at the newest runs only, so that a long history costs nothing.
+SELECT count(*) AS failed
+  FROM (SELECT state, finished_at
+          FROM runs_run
+         WHERE organization_id = %(organization_id)s
+         ORDER BY id DESC
+         LIMIT %(newest)s) recent
+ WHERE state IN ('failed', 'dead', 'expired') AND finished_at >= %(since)s;
+
+-- name: open_in_organization
+SELECT (SELECT count(*) FROM runs_ready ready JOIN runs_lane lane ON lane.id = ready.lane_id
+         WHERE lane.organization_id = %(organization_id)s)
+     + (SELECT count(*) FROM runs_scheduled scheduled JOIN runs_run run ON run.id = scheduled.run_id
+         WHERE run.organization_id = %(organization_id)s) AS queued,
+       (SELECT count(*) FROM runs_lease lease JOIN runs_lane lane ON lane.id = lease.lane_id
+         WHERE lane.organization_id = %(organization_id)s) AS running;

@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from django.db import models
+
+
+class RunState(models.TextChoices):
+    QUEUED = "queued"
+    RUNNING = "running"
+    CANCELLING = "cancelling"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+    DEAD = "dead"
+
+
+FINAL: Final = (
+    RunState.SUCCEEDED,
+    RunState.FAILED,
+    RunState.CANCELLED,
+    RunState.EXPIRED,
+    RunState.DEAD,
+)
+# The one table of transitions; the database trigger is made from it (see migrations).
+TRANSITIONS: Final = {
+    RunState.QUEUED: (RunState.RUNNING, RunState.CANCELLED, RunState.EXPIRED),
+    RunState.RUNNING: (
+        RunState.SUCCEEDED,
+        RunState.FAILED,
+        RunState.CANCELLING,
+        RunState.QUEUED,
+        RunState.EXPIRED,
+        RunState.DEAD,
+    ),
+    # A worker may finish before it hears of the cancellation: what is done is done.
+    RunState.CANCELLING: (
+        RunState.CANCELLED,
+        RunState.SUCCEEDED,
+        RunState.FAILED,
+        RunState.EXPIRED,
+    ),
+}
+# What a person sees while a claimed run waits for its worker to start it. Never stored.
+DISPATCHED: Final = "dispatched"
+
+
+class Priority(models.IntegerChoices):
+    """Strict classes: a lower number goes first."""
+
+    URGENT = 0, "urgent"
+    NORMAL = 1, "normal"
+    BULK = 2, "bulk"
+
+
+class LeaseState(models.TextChoices):
+    DISPATCHED = "d", "dispatched"
+    RUNNING = "r", "running"
+
+
+class EventKind(models.TextChoices):
+    """The kinds of line in a run's own log."""
+
+    MESSAGE = "message"
+    TOOL = "tool"
+    TODO = "todo"
+    LOG = "log"
+    RUN = "run"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """The right of one worker to act for a run. The token only ever grows; a stale one is void."""
+
+    run_id: int
+    token: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dispatch:
+    """One claimed run, ready to be sent to a worker."""
+
+    run_id: int
+    public_id: UUID
+    token: int
+    seq: int
+    name: str
+    trace: dict[str, str]
+
+    @property
+    def task_id(self) -> str:
+        return f"{self.public_id}.{self.seq}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """What a worker gets when its START wins: all it needs to execute the attempt."""
+
+    lease: Lease
+    public_id: UUID
+    organization_id: UUID
+    project_id: UUID
+    attempt: int
+    spec: dict[str, Any]
+    agent_slug: str
+    agent_spec: dict[str, Any]
+    trace: dict[str, str]
+    timeout_s: int
+    last_event_seq: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why an attempt ended badly: a stable code, a sentence, and whether trying again may help."""
+
+    code: str
+    detail: str
+    retryable: bool = False
+
+    def as_json(self) -> dict[str, object]:
+        return {"code": self.code, "detail": self.detail, "retryable": self.retryable}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One line to be appended to a run's log."""
+
+    kind: EventKind
+    payload: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArtifactData:
+    """A collected file, already stored under its SHA-256."""
+
+    name: str
+    sha256: str
+    size: int
+    media_type: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """When and how an attempt is tried again. Times in seconds."""
+
+    max_attempts: int = 3
+    backoff: str = "exponential"
+    base_s: float = 2.0
+    factor: float = 2.0
+    max_s: float = 300.0
+    jitter: float = 0.2
+    retry_on: tuple[str, ...] = ()
+    give_up_on: tuple[str, ...] = ()
+
+    def allows(self, failure: Failure, *, attempt: int) -> bool:
+        if attempt >= self.max_attempts or failure.code in self.give_up_on:
+            return False
+        return failure.retryable or failure.code in self.retry_on
+
+    def delay_s(self, *, attempt: int, dice: float) -> float:
+        """Seconds to wait after the given attempt; ``dice`` in [0, 1) spreads a herd."""
+        grown = self.base_s * (self.factor ** (attempt - 1) if self.backoff != "fixed" else 1)
+        return min(grown, self.max_s) * (1 + self.jitter * (2 * dice - 1))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskSpec:
+    """What a person or a program asks for. Times in seconds."""
+
+    input: dict[str, Any]
+    priority: Priority = Priority.NORMAL
+    run_at: datetime | None = None
+    queue: str = "default"
+    timeout_s: int | None = None
+    queue_deadline_s: int | None = None
+    retry: dict[str, Any] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)

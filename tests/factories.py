@@ -1,0 +1,110 @@
+"""Plain functions that make valid rows. Name only what the test is about.
+
+The cast: Olivia owns, Adam administers, Oscar operates, Vera views; Sam is a stranger from another
+organization.
+"""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import Any
+
+from apps.agents.models import Agent, AgentVersion
+from apps.agents.types import VersionState
+from apps.core import clock
+from apps.identity.actor import Actor
+from apps.identity.models import Binding, Organization, User
+from apps.identity.types import Role, Scope
+from apps.projects.models import Project
+from apps.runs.models import Run, WorkerNode
+from apps.runs.services import fleet, submission
+from apps.runs.types import TaskSpec
+
+_serial = count(1)
+
+HELLO = {"entry": "main.py", "files": {"main.py": "print('hello')\n"}}
+
+
+def make_organization(**fields: Any) -> Organization:
+    number = next(_serial)
+    return Organization.objects.create(
+        **{"slug": f"org-{number}", "name": f"Organization {number}"} | fields
+    )
+
+
+def make_user(
+    *,
+    role: Role | None = None,
+    organization: Organization | None = None,
+    project: Project | None = None,
+    **fields: Any,
+) -> User:
+    """A person; with ``role`` bound over the organization, or over ``project`` only."""
+    home = organization or (project.organization if project else make_organization())
+    user = User.objects.create(
+        **{"username": f"user-{next(_serial)}", "organization": home} | fields
+    )
+    if role:
+        Binding.objects.create(
+            organization=home,
+            user=user,
+            role=role,
+            scope=Scope.PROJECT if project else Scope.ORGANIZATION,
+            scope_id=project.pk if project else home.pk,
+        )
+    return user
+
+
+def make_actor(role: Role = Role.OWNER, **fields: Any) -> Actor:
+    return Actor(user=make_user(role=role, **fields))
+
+
+def make_project(**fields: Any) -> Project:
+    number = next(_serial)
+    fields["organization"] = fields.get("organization") or make_organization()
+    return Project.objects.create(
+        **{"slug": f"project-{number}", "name": f"Project {number}"} | fields
+    )
+
+
+def make_agent(*, spec: dict[str, Any] | None = None, released: bool = True, **fields: Any) -> Agent:
+    number = next(_serial)
+    fields["organization"] = fields.get("organization") or make_organization()
+    agent = Agent.objects.create(
+        **{"slug": f"agent-{number}", "title": f"Agent {number}", "kind": "script"} | fields
+    )
+    version = make_agent_version(agent=agent, spec=spec or HELLO, released=released)
+    if released:
+        agent.current = version
+        agent.save(update_fields=["current"])
+    return agent
+
+
+def make_agent_version(
+    *, agent: Agent, spec: dict[str, Any] | None = None, released: bool = True
+) -> AgentVersion:
+    return AgentVersion.objects.create(
+        agent=agent,
+        number=agent.versions.count() + 1,
+        spec=spec or HELLO,
+        state=VersionState.RELEASED if released else VersionState.DRAFT,
+        released_at=clock.now() if released else None,
+    )
+
+
+def make_run(
+    *, project: Project | None = None, agent: Agent | None = None, by: Actor | None = None, **task: Any
+) -> Run:
+    """A submitted run, through the service: queued, with its ready row and its outbox entry."""
+    project = project or make_project()
+    agent = agent or make_agent(organization=project.organization)
+    by = by or make_actor(organization=project.organization)
+    return submission.submit(
+        by=by, project=project, agent=agent, task=TaskSpec(**{"input": {}} | task)
+    ).run
+
+
+def make_worker(**fields: Any) -> WorkerNode:
+    return fleet.join(
+        **{"name": f"worker-{next(_serial)}@test", "host": "test", "pid": 1, "slots": 4} | fields
+    )

@@ -1,0 +1,28 @@
+"""Starts real PostgreSQL and Valkey before Django reads its settings, and stops them at the end.
+
+Loaded with ``-p`` because pytest-django reads the settings before any conftest is imported.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tests.support import servers
+
+_STARTED = pytest.StashKey[servers.Servers]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    started = servers.start()
+    early_config.stash[_STARTED] = started
+    os.environ["DATABASE_URL"] = started.database_url
+    os.environ["REDIS_URL"] = started.redis_url
+    os.environ.pop("BROKER_URL", None)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if started := config.stash.get(_STARTED, None):
+        started.stop()

@@ -1,0 +1,177 @@
+"""The engine: stand by until the seat is free, then lead until it is lost.
+
+A leader promotes due runs, gives ready ones to workers, moves value events to their log, and takes
+back what nobody looks after. It is woken by the doorbell, and polls anyway: polling is the
+guarantee, the bell is only speed.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from typing import Final
+
+from celery import Celery
+from django.conf import settings
+from django.db import Error as DatabaseError
+from django.db import connection, transaction
+
+from apps.core import doorbell
+from apps.events.services import relay
+from apps.runs.services import dispatch, fleet, leadership, recovery
+from apps.runs.services.leadership import Seat, SeatLost
+from workers.engine.publish import BrokerAway, Publisher
+
+logger = logging.getLogger(__name__)
+
+STAND_BY_S: Final = 0.5
+# Polling pace: close while there was something to do in the last second, relaxed after.
+BUSY_S: Final = 0.05
+IDLE_S: Final = 1.0
+SWEEP_S: Final = 1.0
+HOUSEKEEPING_S: Final = 3600.0
+
+
+class Engine:
+    """One engine process. ``run`` returns after ``stop``."""
+
+    def __init__(self, app: Celery) -> None:
+        # The suffix tells two engines apart that the same pid and host name could not.
+        self._name = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:6]}"
+        self._publisher = Publisher(app)
+        self._stopping = threading.Event()
+        self._rung = threading.Event()
+        self._seat: Seat | None = None
+        # Monotonic moments; 0 means never.
+        self._healthy_since = 0.0
+        self._last_work = 0.0
+        self._next_renewal = 0.0
+        self._next_sweep = 0.0
+        self._next_housekeeping = 0.0
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._rung.set()
+
+    def run(self) -> None:
+        threading.Thread(target=self._listen, name="bell", daemon=True).start()
+        logger.info("engine stands by", extra={"engine": self._name})
+        while not self._stopping.is_set():
+            try:
+                self._turn()
+            except SeatLost as error:
+                self._step_down(str(error))
+            except DatabaseError as error:
+                self._database_is_away(error)
+        self._leave()
+
+    def _listen(self) -> None:
+        for rung in doorbell.rings(doorbell.ENGINE):
+            if rung:
+                self._rung.set()
+            if self._stopping.is_set():
+                return
+
+    def _turn(self) -> None:
+        self._renew()
+        if self._seat is None:
+            self._stopping.wait(STAND_BY_S)
+            return
+        if self._lead(self._seat):
+            self._last_work = time.monotonic()
+        busy = time.monotonic() - self._last_work < IDLE_S
+        until_renewal = max(0.0, self._next_renewal - time.monotonic())
+        self._rung.wait(min(BUSY_S if busy else IDLE_S, until_renewal))
+        self._rung.clear()
+
+    def _renew(self) -> None:
+        """Take or keep the seat; a third of its life before it ends."""
+        now = time.monotonic()
+        if self._seat is not None and now < self._next_renewal:
+            return
+        self._prepare_connection()
+        seat = leadership.take(self._name)
+        self._next_renewal = now + settings.AOS_LEADER_TTL.total_seconds() / 3
+        self._healthy_since = self._healthy_since or now
+        if seat is None:
+            self._step_down("another engine holds the seat")
+        elif self._seat is None or seat.epoch != self._seat.epoch:
+            self._healthy_since = now
+            logger.info("engine leads", extra={"engine": self._name, "epoch": seat.epoch})
+        self._seat = seat
+
+    def _prepare_connection(self) -> None:
+        """Bound what a stalled leader can hold: its open transaction must not block a successor."""
+        if connection.connection is not None:
+            return
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SET idle_in_transaction_session_timeout = '2s'; SET lock_timeout = '2s'"
+            )
+
+    def _lead(self, seat: Seat) -> bool:
+        """One round of work; true when there was any."""
+        promoted = dispatch.promote()
+        claimed = self._dispatch(seat)
+        moved = self._relay(seat)
+        reclaimed = self._sweep(seat)
+        return bool(promoted or claimed or moved or reclaimed)
+
+    def _dispatch(self, seat: Seat) -> int:
+        slots = dispatch.free_slots()
+        if not slots:
+            return 0
+        claims = dispatch.claim(seat, slots=slots)
+        if not claims:
+            return 0
+        try:
+            self._publisher.publish(claims)
+        except BrokerAway as error:
+            dispatch.hand_back(claims)
+            logger.warning("runs wait for the broker", extra={"error": str(error)})
+            self._stopping.wait(STAND_BY_S)
+        return len(claims)
+
+    def _relay(self, seat: Seat) -> int:
+        with transaction.atomic():
+            leadership.require(seat)
+            return relay.move()
+
+    def _sweep(self, seat: Seat) -> int:
+        now = time.monotonic()
+        if now < self._next_sweep:
+            return 0
+        self._next_sweep = now + SWEEP_S
+        if now >= self._next_housekeeping:
+            self._next_housekeeping = now + HOUSEKEEPING_S
+            fleet.forget_old()
+        silence_counts = now - self._healthy_since >= settings.AOS_WORKER_TTL.total_seconds()
+        returned = dispatch.hand_back_overdue()
+        expired = recovery.expire_queued(seat)
+        return returned + expired + recovery.reclaim(seat, trust_silence=silence_counts)
+
+    def _step_down(self, why: str) -> None:
+        if self._seat is not None:
+            logger.warning("engine stands by again", extra={"engine": self._name, "why": why})
+        self._seat = None
+
+    def _database_is_away(self, error: DatabaseError) -> None:
+        if self._healthy_since:
+            logger.warning("engine lost the database, tries again", extra={"error": str(error)})
+        self._healthy_since = 0.0
+        self._seat = None
+        connection.close()
+        self._stopping.wait(STAND_BY_S)
+
+    def _leave(self) -> None:
+        self._publisher.close()
+        if self._seat is not None:
+            try:
+                leadership.leave(self._seat)
+            except DatabaseError as error:
+                logger.warning("seat not given up, it expires", extra={"error": str(error)})
+        logger.info("engine stopped", extra={"engine": self._name})

@@ -1,0 +1,184 @@
+"""One run from its START to its receipt."""
+
+from __future__ import annotations
+
+import logging
+import mimetypes
+from typing import Final
+
+from opentelemetry import trace
+
+from apps.core import blobs, tracing
+from apps.core.errors import AosError
+from apps.runs.errors import LeaseLost
+from apps.runs.services import leases
+from apps.runs.types import ArtifactData, Failure, Started
+from apps.sandboxes.services import tracking
+from workers.node import Node, Stop, Task
+from workers.output import Transcript
+from workers.runlog import RunLog
+from workers.sandbox.base import Output, Sandbox, SandboxDriver, SandboxSpec
+from workers.workspace import command_for, files_for, sandbox_spec
+
+logger = logging.getLogger(__name__)
+
+STDERR: Final = 2
+
+
+class RunFailed(AosError):
+    """The attempt ended badly for a reason that is told to people; carries the ``Failure``."""
+
+    code = "run_failed"
+    template = "{failure}"
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure=failure)
+        self.failure = failure
+
+
+def execute(started: Started, *, node: Node, driver: SandboxDriver) -> None:
+    """Execute one attempt and report its end. Raises ``LeaseLost`` when the run is not ours."""
+    log = RunLog(started)
+    task = Task(started.lease, log)
+    node.hold(task)
+    try:
+        with tracing.TRACER.start_as_current_span(
+            f"run {started.agent_slug}",
+            context=tracing.context_of(started.trace),
+            kind=trace.SpanKind.CONSUMER,
+            attributes={
+                "aos.run.id": str(started.public_id),
+                "aos.run.attempt": started.attempt,
+                "aos.project.id": str(started.project_id),
+                "gen_ai.agent.name": started.agent_slug,
+            },
+        ):
+            _Attempt(started, task=task, node=node, driver=driver).carry_out()
+    finally:
+        node.release(task)
+
+
+class _Attempt:
+    """The steps of one attempt, sharing the sandbox's record and the transcript."""
+
+    def __init__(self, started: Started, *, task: Task, node: Node, driver: SandboxDriver) -> None:
+        self._started = started
+        self._task = task
+        self._node = node
+        self._driver = driver
+        self._transcript = Transcript()
+
+    def carry_out(self) -> None:
+        """Run, then report exactly one outcome: result, failure, cancellation or give-back."""
+        try:
+            artifacts = self._in_sandbox()
+        except LeaseLost:
+            raise
+        except RunFailed as error:
+            self._report(error.failure)
+        except AosError as error:
+            self._report(Failure(code=error.code, detail=str(error), retryable=error.retryable))
+        except Exception:
+            # The outermost edge of a run: a bug of ours must not leave the run open for ever.
+            logger.exception("run broke", extra={"run": str(self._started.public_id)})
+            self._report(
+                Failure(
+                    code="internal_error",
+                    detail="AOS failed while executing this run; the worker's log says why.",
+                    retryable=True,
+                )
+            )
+        else:
+            self._task.log.flush()
+            leases.succeed(self._started, result=self._transcript.result, artifacts=artifacts)
+
+    def _report(self, failure: Failure) -> None:
+        stopped = self._task.stopped
+        if stopped == Stop.LOST:
+            raise LeaseLost(run_id=self._started.public_id)
+        self._task.log.flush()
+        if stopped == Stop.CANCELLED:
+            leases.confirm_cancelled(self._started)
+        elif stopped == Stop.DRAINED:
+            leases.give_back(self._started)
+        else:
+            trace.get_current_span().set_status(trace.StatusCode.ERROR, failure.code)
+            leases.fail(self._started, failure)
+
+    def _in_sandbox(self) -> list[ArtifactData]:
+        leases.note_isolation(self._started, self._driver.isolation)
+        spec = sandbox_spec(self._started)
+        row = tracking.opening(self._opening(spec))
+        try:
+            with tracing.TRACER.start_as_current_span("sandbox start"):
+                sandbox = self._driver.start(spec, sandbox_id=str(row.pk))
+            with sandbox:
+                tracking.opened(row, container_id=sandbox.handle)
+                self._task.on_stop(sandbox.kill)
+                self._task.log.say(f"Sandbox ready, isolation: {sandbox.isolation}")
+                self._run_command(sandbox)
+                return self._collect(sandbox)
+        finally:
+            tracking.gone(row)
+
+    def _opening(self, spec: SandboxSpec) -> tracking.Opening:
+        return tracking.Opening(
+            organization_id=self._started.organization_id,
+            project_id=self._started.project_id,
+            run_id=self._started.public_id,
+            attempt=self._started.attempt,
+            driver=self._driver.name,
+            isolation=self._driver.isolation,
+            image=spec.image,
+            worker=self._node.name,
+        )
+
+    def _run_command(self, sandbox: Sandbox) -> None:
+        sandbox.put_files(files_for(self._started))
+        with tracing.TRACER.start_as_current_span("sandbox exec") as span:
+            execution = sandbox.run(command_for(self._started, workspace=sandbox.workspace))
+            for output in execution:
+                self._note(output)
+            self._task.log.add(self._transcript.close())
+            span.set_attribute("aos.sandbox.outcome", execution.exit.outcome)
+        if error := execution.exit.error():
+            raise RunFailed(self._explained(error))
+
+    def _note(self, output: Output) -> None:
+        if output.skipped:
+            self._task.log.say(
+                f"{output.skipped:,} bytes of output were left out: the limit was reached.",
+                level="WARN",
+            )
+        stream = "stderr" if output.fd == STDERR else "stdout"
+        self._task.log.add(self._transcript.feed(stream, output.data))
+
+    def _explained(self, error: AosError) -> Failure:
+        """The failure with the script's own last words, which usually say what is wrong."""
+        said = "\n".join(self._transcript.complaints)[-1500:]
+        detail = f"{error}\n{said}" if said else str(error)
+        return Failure(code=error.code, detail=detail, retryable=error.retryable)
+
+    def _collect(self, sandbox: Sandbox) -> list[ArtifactData]:
+        with tracing.TRACER.start_as_current_span("artifacts collect"):
+            collected = sandbox.collect(
+                tuple(self._started.agent_spec.get("artifacts", ["*"])), sink=_Store()
+            )
+        if error := collected.error():
+            raise error
+        return [
+            ArtifactData(
+                name=item.name,
+                sha256=item.sha256,
+                size=item.size,
+                media_type=mimetypes.guess_type(item.name)[0] or "application/octet-stream",
+            )
+            for item in collected.artifacts
+        ]
+
+
+class _Store:
+    """Collected files go straight to the blob store; only sums and sizes stay in memory."""
+
+    def open(self, name: str, *, size: int) -> blobs.Writer:
+        return blobs.Writer()

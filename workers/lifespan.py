@@ -1,0 +1,83 @@
+"""What happens around a worker's consumer: joining the fleet, draining, leaving."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import Any, Final
+
+from celery.signals import worker_init, worker_ready, worker_shutdown, worker_shutting_down
+from django.conf import settings
+from django.db import Error as DatabaseError
+from django.db import connection
+
+from apps.core import telemetry
+from apps.core.errors import AosError
+from workers import reaper, sandbox
+from workers.node import Node
+from workers.sandbox.base import SandboxDriver
+
+logger = logging.getLogger(__name__)
+
+_REAP_EVERY_S: Final = 30.0
+
+
+class _Process:
+    """The parts this worker process has exactly one of."""
+
+    node: Node | None = None
+    driver: SandboxDriver | None = None
+
+
+def node() -> Node:
+    if _Process.node is None:
+        raise RuntimeError("No worker is running in this process.")
+    return _Process.node
+
+
+def driver() -> SandboxDriver:
+    if _Process.driver is None:
+        _Process.driver = sandbox.driver_from_settings()
+    return _Process.driver
+
+
+@worker_init.connect
+def prepare(**_: Any) -> None:
+    telemetry.setup("worker")
+
+
+@worker_ready.connect
+def join(sender: Any, **_: Any) -> None:
+    """Join the fleet once messages can be taken: from here on the engine counts on our slots."""
+    _Process.node = Node(sender.hostname, slots=settings.AOS_WORKER_SLOTS)
+    _Process.node.start()
+    logger.info("worker joined", extra={"node": sender.hostname})
+    threading.Thread(target=_reap_for_ever, name="reaper", daemon=True).start()
+
+
+def _reap_for_ever() -> None:
+    """At once, because a predecessor may have been killed, and then every half minute."""
+    while True:
+        try:
+            if reaped := reaper.sweep(driver()):
+                logger.warning("orphaned sandboxes destroyed", extra={"count": reaped})
+        except (AosError, DatabaseError) as error:
+            connection.close()
+            logger.warning("reaper will try again", extra={"error": str(error)})
+        time.sleep(_REAP_EVERY_S)
+
+
+@worker_shutting_down.connect
+def drain(**_: Any) -> None:
+    """Runs in a signal handler's thread: Celery itself waits for the runs that are still busy."""
+    if _Process.node is not None:
+        threading.Thread(
+            target=_Process.node.drain, args=[settings.AOS_DRAIN.total_seconds()], daemon=True
+        ).start()
+
+
+@worker_shutdown.connect
+def leave(**_: Any) -> None:
+    if _Process.node is not None:
+        _Process.node.leave()

@@ -1,0 +1,164 @@
+"""This worker process as the rest of the fleet sees it: heartbeat, orders, self-fencing, drain."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Final
+
+from django.conf import settings
+from django.db import Error as DatabaseError
+from django.db import connection
+
+from apps.core import doorbell
+from apps.runs.errors import LeaseLost
+from apps.runs.models import WorkerNode
+from apps.runs.services import fleet
+from apps.runs.types import Lease
+from workers.runlog import RunLog
+
+logger = logging.getLogger(__name__)
+
+_TICK_S: Final = 0.2
+
+
+class Stop(StrEnum):
+    """Why a run's work is stopped from outside."""
+
+    CANCELLED = "cancelled"
+    LOST = "lost"
+    DRAINED = "drained"
+
+
+class Task:
+    """One run in this process: its log, and the handle by which it is stopped."""
+
+    def __init__(self, lease: Lease, log: RunLog) -> None:
+        self.lease = lease
+        self.log = log
+        self.stopped: Stop | None = None
+        self._kill: Callable[[], None] | None = None
+        self._lock = threading.Lock()
+
+    def on_stop(self, kill: Callable[[], None]) -> None:
+        """Name what must be ended; called at once if the order came first."""
+        with self._lock:
+            self._kill = kill
+            ordered = self.stopped
+        if ordered:
+            kill()
+
+    def stop(self, why: Stop) -> None:
+        """Stop the work. The first reason counts; later ones change nothing."""
+        with self._lock:
+            if self.stopped:
+                return
+            self.stopped = why
+            kill = self._kill
+        if kill:
+            kill()
+
+
+class Node:
+    """The worker's row, its heartbeat thread and the runs it holds."""
+
+    def __init__(self, name: str, slots: int) -> None:
+        self.name = name
+        self._slots = slots
+        self._tasks: dict[Lease, Task] = {}
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._last_answer = time.monotonic()
+        self.row = self._join()
+
+    def _join(self) -> WorkerNode:
+        return fleet.join(
+            name=self.name, host=socket.gethostname(), pid=os.getpid(), slots=self._slots
+        )
+
+    def start(self) -> None:
+        for target in (self._beat_for_ever, self._tick_for_ever):
+            threading.Thread(target=target, name=target.__name__, daemon=True).start()
+
+    def hold(self, task: Task) -> None:
+        with self._lock:
+            self._tasks[task.lease] = task
+
+    def release(self, task: Task) -> None:
+        with self._lock:
+            self._tasks.pop(task.lease, None)
+
+    def drain(self, patience_s: float) -> None:
+        """Take nothing new; let runs finish for a while, then stop the rest to give them back."""
+        fleet.drain(incarnation=self.row.incarnation)
+        deadline = time.monotonic() + patience_s
+        while self._held() and time.monotonic() < deadline:
+            time.sleep(_TICK_S)
+        for task in self._held():
+            task.stop(Stop.DRAINED)
+
+    def leave(self) -> None:
+        self._stopping.set()
+        fleet.depart(worker_id=self.row.pk)
+
+    def _held(self) -> list[Task]:
+        with self._lock:
+            return list(self._tasks.values())
+
+    def _beat_for_ever(self) -> None:
+        next_beat = 0.0
+        for rung in doorbell.rings(doorbell.WORKERS):
+            if self._stopping.is_set():
+                return
+            if rung or time.monotonic() >= next_beat:
+                next_beat = time.monotonic() + settings.AOS_HEARTBEAT.total_seconds()
+                self._beat()
+            self._fence_if_silent()
+
+    def _beat(self) -> None:
+        # Taken before the question: a run started in between is not in the answer, nor in here.
+        tasks = self._held()
+        try:
+            orders = fleet.beat(worker_id=self.row.pk, running=len(tasks))
+        except DatabaseError as error:
+            connection.close()
+            logger.warning("heartbeat failed", extra={"error": str(error)})
+            return
+        self._last_answer = time.monotonic()
+        for task in tasks:
+            if task.lease in orders.cancelled:
+                task.stop(Stop.CANCELLED)
+            elif task.lease not in orders.held:
+                task.stop(Stop.LOST)
+        if orders.superseded:
+            # Ends the consumer as well: two processes of one name would take runs from each other.
+            logger.error("another process has taken this worker's name", extra={"node": self.name})
+            os.kill(os.getpid(), signal.SIGTERM)
+            self._stopping.set()
+
+    def _fence_if_silent(self) -> None:
+        """Stop acting before others may act: we have not been heard of for too long."""
+        silence = time.monotonic() - self._last_answer
+        if silence > settings.AOS_SELF_FENCE.total_seconds():
+            for task in self._held():
+                task.stop(Stop.LOST)
+
+    def _tick_for_ever(self) -> None:
+        while not self._stopping.wait(_TICK_S):
+            for task in self._held():
+                self._flush(task)
+
+    def _flush(self, task: Task) -> None:
+        try:
+            task.log.flush()
+        except LeaseLost:
+            task.stop(Stop.LOST)
+        except DatabaseError as error:
+            connection.close()
+            logger.warning("log not written yet", extra={"error": str(error)})

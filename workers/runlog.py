@@ -1,0 +1,43 @@
+"""A run's log as its worker writes it: gathered for a moment, numbered here, fenced in the database."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+
+from apps.runs.services import leases
+from apps.runs.types import Entry, EventKind, Started
+
+_FULL = 200
+
+
+class RunLog:
+    """Written by the run's thread, flushed by it when full and by the node's ticker when not."""
+
+    def __init__(self, started: Started) -> None:
+        self._started = started
+        self._seq = started.last_event_seq
+        self._waiting: list[Entry] = []
+        self._lock = threading.Lock()
+
+    def add(self, entries: Iterable[Entry]) -> None:
+        """Add lines; raises ``LeaseLost`` when a flush finds the lease gone."""
+        with self._lock:
+            self._waiting.extend(entries)
+            if len(self._waiting) >= _FULL:
+                self._flush()
+
+    def say(self, text: str, *, level: str = "INFO", **attributes: object) -> None:
+        """Add a line of the platform's own."""
+        payload = {"level": level, "source": "aos", "text": text, **attributes}
+        self.add([Entry(kind=EventKind.LOG, payload=payload)])
+
+    def flush(self) -> None:
+        with self._lock:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._waiting:
+            # Cleared only after the write: lines that could not be written are tried again.
+            self._seq = leases.append(self._started, self._waiting, after=self._seq)
+            self._waiting = []

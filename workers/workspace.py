@@ -1,0 +1,56 @@
+"""What a script finds in its sandbox: its own files, its input, and the files it asked for."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import Any, Final
+
+from django.conf import settings
+
+from apps.core import blobs, tracing
+from apps.runs.types import Started
+from workers.output import MARK
+from workers.sandbox.base import Command, SandboxSpec
+
+_OUTPUT_LIMIT_BYTES: Final = 1024 * 1024
+_SPARE_S: Final = 120
+_LONGEST_S: Final = 24 * 3600
+
+
+def files_for(started: Started) -> dict[str, bytes]:
+    """Paths relative to the workspace, with their contents."""
+    source = {f"agent/{name}": text.encode() for name, text in started.agent_spec["files"].items()}
+    given = {
+        f"in/files/{file['name']}": blobs.read(file["sha256"]) for file in started.spec["files"]
+    }
+    task = json.dumps(started.spec["input"], ensure_ascii=False).encode()
+    return source | given | {"in/input.json": task}
+
+
+def command_for(started: Started, *, workspace: str) -> Command:
+    """The version's command line, started in the workspace with the run's bounds."""
+    spec = started.agent_spec
+    return Command(
+        argv=tuple(spec.get("command") or ["python3", spec["entry"]]),
+        cwd="agent",
+        env={
+            "AOS_RUN_ID": str(started.public_id),
+            "AOS_ATTEMPT": str(started.attempt),
+            "AOS_IN": f"{workspace}/in",
+            "AOS_OUT": f"{workspace}/out",
+            "TRACEPARENT": tracing.carrier()["traceparent"],
+        },
+        timeout=timedelta(seconds=started.timeout_s),
+        output_limit=spec.get("output_limit_bytes", _OUTPUT_LIMIT_BYTES),
+        mark=MARK,
+    )
+
+
+def sandbox_spec(started: Started) -> SandboxSpec:
+    """The limits the agent version asks for; what it does not name keeps its default."""
+    # Ends by itself a while after the attempt's own time-out, should nobody be left to end it.
+    wanted = started.agent_spec.get("sandbox", {}) | {
+        "lifetime_s": min(started.timeout_s + _SPARE_S, _LONGEST_S)
+    }
+    return SandboxSpec.from_mapping(wanted, image=settings.AOS_SANDBOX_IMAGE)
