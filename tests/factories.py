@@ -6,17 +6,21 @@ organization.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
 from apps.agents.models import Agent, AgentVersion
 from apps.agents.types import VersionState
-from apps.core import clock
+from apps.core import blobs, clock
 from apps.identity.actor import Actor
+from apps.identity.matrix import SCOPES
 from apps.identity.models import Binding, Organization, User
+from apps.identity.services import tokens
 from apps.identity.types import Role, Scope
 from apps.projects.models import Project
-from apps.runs.models import Run, WorkerNode
+from apps.projects.services import files
+from apps.runs.models import Artifact, Run, WorkerNode
 from apps.runs.services import fleet, submission
 from apps.runs.types import TaskSpec
 
@@ -67,7 +71,9 @@ def make_project(**fields: Any) -> Project:
     )
 
 
-def make_agent(*, spec: dict[str, Any] | None = None, released: bool = True, **fields: Any) -> Agent:
+def make_agent(
+    *, spec: dict[str, Any] | None = None, released: bool = True, **fields: Any
+) -> Agent:
     number = next(_serial)
     fields["organization"] = fields.get("organization") or make_organization()
     agent = Agent.objects.create(
@@ -93,7 +99,11 @@ def make_agent_version(
 
 
 def make_run(
-    *, project: Project | None = None, agent: Agent | None = None, by: Actor | None = None, **task: Any
+    *,
+    project: Project | None = None,
+    agent: Agent | None = None,
+    by: Actor | None = None,
+    **task: Any,
 ) -> Run:
     """A submitted run, through the service: queued, with its ready row and its outbox entry."""
     project = project or make_project()
@@ -108,3 +118,48 @@ def make_worker(**fields: Any) -> WorkerNode:
     return fleet.join(
         **{"name": f"worker-{next(_serial)}@test", "host": "test", "pid": 1, "slots": 4} | fields
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cast:
+    """The people that every test of a face knows."""
+
+    organization: Organization
+    olivia: User
+    adam: User
+    oscar: User
+    vera: User
+    sam: User
+
+
+def make_cast() -> Cast:
+    home = make_organization()
+    members = {
+        name: make_user(role=role, organization=home, username=f"{name}-{next(_serial)}")
+        for name, role in (
+            ("olivia", Role.OWNER),
+            ("adam", Role.ADMIN),
+            ("oscar", Role.OPERATOR),
+            ("vera", Role.VIEWER),
+        )
+    }
+    sam = make_user(role=Role.OWNER, username=f"sam-{next(_serial)}")
+    return Cast(organization=home, sam=sam, **members)
+
+
+def make_file(project: Project, *, name: str = "data.csv", content: bytes = b"a,b\n") -> Any:
+    by = make_actor(organization=project.organization)
+    return files.put(by=by, project=project, name=name, chunks=[content])
+
+
+def make_artifact(run: Run, *, name: str = "report.md", content: bytes = b"# Report\n") -> Artifact:
+    blob = blobs.put([content], limit=10_000_000)
+    return Artifact.objects.create(
+        run=run, name=name, sha256=blob.sha256, size=blob.size, media_type="text/markdown"
+    )
+
+
+def make_token(user: User, *scopes: str) -> str:
+    """The value of a token with these scopes, all of them when none is named."""
+    _, value = tokens.issue(by=Actor(user=user), name="test", scopes=scopes or SCOPES)
+    return value

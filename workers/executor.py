@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import logging
 import mimetypes
+import time
+from collections.abc import Callable
 from typing import Final
 
+from django.conf import settings
+from django.db import InterfaceError, OperationalError, connection
 from opentelemetry import trace
 
 from apps.core import blobs, tracing
@@ -23,6 +27,7 @@ from workers.workspace import command_for, files_for, sandbox_spec
 logger = logging.getLogger(__name__)
 
 STDERR: Final = 2
+_TRY_AGAIN_S: Final = 0.5
 
 
 class RunFailed(AosError):
@@ -89,10 +94,16 @@ class _Attempt:
                 )
             )
         else:
-            self._task.log.flush()
-            leases.succeed(self._started, result=self._transcript.result, artifacts=artifacts)
+            _insist(lambda: self._succeed(artifacts))
+
+    def _succeed(self, artifacts: list[ArtifactData]) -> None:
+        self._task.log.flush()
+        leases.succeed(self._started, result=self._transcript.result, artifacts=artifacts)
 
     def _report(self, failure: Failure) -> None:
+        _insist(lambda: self._end(failure))
+
+    def _end(self, failure: Failure) -> None:
         stopped = self._task.stopped
         if stopped == Stop.LOST:
             raise LeaseLost(run_id=self._started.public_id)
@@ -175,6 +186,24 @@ class _Attempt:
             )
             for item in collected.artifacts
         ]
+
+
+def _insist(report: Callable[[], None]) -> None:
+    """Report an outcome, waiting for a database that is away as long as we may still act.
+
+    Safe to repeat: a report that did arrive took the lease, and the repetition is ``LeaseLost``.
+    """
+    give_up = time.monotonic() + settings.AOS_SELF_FENCE.total_seconds()
+    while True:
+        try:
+            report()
+        except (OperationalError, InterfaceError):
+            connection.close()
+            if time.monotonic() > give_up:
+                raise
+            time.sleep(_TRY_AGAIN_S)
+        else:
+            return
 
 
 class _Store:

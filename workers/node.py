@@ -74,6 +74,7 @@ class Node:
         self._tasks: dict[Lease, Task] = {}
         self._lock = threading.Lock()
         self._stopping = threading.Event()
+        self._strays: frozenset[Lease] = frozenset()
         self._last_answer = time.monotonic()
         self.row = self._join()
 
@@ -131,6 +132,7 @@ class Node:
             logger.warning("heartbeat failed", extra={"error": str(error)})
             return
         self._last_answer = time.monotonic()
+        self._disown_strays(orders.held)
         for task in tasks:
             if task.lease in orders.cancelled:
                 task.stop(Stop.CANCELLED)
@@ -141,6 +143,17 @@ class Node:
             logger.error("another process has taken this worker's name", extra={"node": self.name})
             os.kill(os.getpid(), signal.SIGTERM)
             self._stopping.set()
+
+    def _disown_strays(self, held: frozenset[Lease]) -> None:
+        """Let go of leases that no task of ours works on, twice in a row.
+
+        The database counted a START whose answer we never got, or a finish could not be written.
+        """
+        strays = held - {task.lease for task in self._held()}
+        if lost := strays & self._strays:
+            logger.warning("leases without a task given up", extra={"count": len(lost)})
+            fleet.disown(worker_id=self.row.pk, leases=lost)
+        self._strays = strays
 
     def _fence_if_silent(self) -> None:
         """Stop acting before others may act: we have not been heard of for too long."""

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
+from typing import Final
+
+from django.db import InterfaceError, OperationalError, connection
 
 from apps.runs.services import leases
 from apps.runs.types import Entry, EventKind, Started
 
-_FULL = 200
+_FULL: Final = 200
+_TOO_MANY: Final = 20_000
 
 
 class RunLog:
@@ -25,7 +29,7 @@ class RunLog:
         with self._lock:
             self._waiting.extend(entries)
             if len(self._waiting) >= _FULL:
-                self._flush()
+                self._flush_if_possible()
 
     def say(self, text: str, *, level: str = "INFO", **attributes: object) -> None:
         """Add a line of the platform's own."""
@@ -35,6 +39,15 @@ class RunLog:
     def flush(self) -> None:
         with self._lock:
             self._flush()
+
+    def _flush_if_possible(self) -> None:
+        """A database that is away for a moment costs no line: they wait, up to a bound."""
+        try:
+            self._flush()
+        except (OperationalError, InterfaceError):
+            connection.close()
+            if len(self._waiting) >= _TOO_MANY:
+                raise
 
     def _flush(self) -> None:
         if self._waiting:

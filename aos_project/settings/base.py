@@ -155,11 +155,11 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = AOS_JSON_LIMIT_BYTES
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
-        "apps.identity.rest.TokenAuthentication",
-        "apps.identity.rest.CookieAuthentication",
+        "apps.identity.authentication.TokenAuthentication",
+        "apps.identity.authentication.CookieAuthentication",
     ],
     # Deny by default: a view says which action of the matrix it is.
-    "DEFAULT_PERMISSION_CLASSES": ["apps.identity.rest.MatrixPermission"],
+    "DEFAULT_PERMISSION_CLASSES": ["apps.identity.permissions.MatrixPermission"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["apps.core.rest.parsers.BoundedJSONParser"],
     "DEFAULT_PAGINATION_CLASS": "apps.core.rest.pagination.KeysetPagination",

@@ -6,6 +6,7 @@ from django.db import transaction
 from django.db.models.functions import Now
 
 from apps.core import doorbell
+from apps.events import hints
 from apps.events.services import outbox
 from apps.identity import policy
 from apps.identity.actor import Actor
@@ -43,5 +44,7 @@ def cancel(*, by: Actor, run: Run) -> Run:
 def _ask_worker(run: Run) -> None:
     Run.objects.filter(pk=run.pk).update(state=RunState.CANCELLING)
     RunLease.objects.filter(run=run).update(cancel_requested_at=Now())
-    lifecycle.log(run, {"state": RunState.CANCELLING})
+    # No line in the run's log: while a worker holds the run, only it numbers lines.
+    public_id = run.public_id
+    transaction.on_commit(lambda: hints.send_run(public_id))
     doorbell.ring_on_commit(doorbell.WORKERS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -13,7 +14,7 @@ from django.db.models import Q
 from django.db.models.functions import Now
 
 from apps.core import doorbell, sql
-from apps.runs.models import WorkerNode
+from apps.runs.models import RunLease, WorkerNode
 from apps.runs.services.leadership import SQL
 from apps.runs.types import Lease
 
@@ -60,6 +61,15 @@ def beat(*, worker_id: int, running: int) -> Orders:
             Lease(run_id=row["run_id"], token=row["token"]) for row in leases if row["cancelled"]
         ),
     )
+
+
+def disown(*, worker_id: int, leases: Iterable[Lease]) -> None:
+    """Say that nobody here works on these any more, so that the engine gives them to others."""
+    for lease in leases:
+        RunLease.objects.filter(worker=worker_id, run=lease.run_id, token=lease.token).update(
+            worker=None
+        )
+    doorbell.ring(doorbell.ENGINE)
 
 
 def drain(*, incarnation: UUID) -> None:

@@ -49,7 +49,9 @@ def _receipts(run):
 
 def _types(run):
     return list(
-        OutboxEntry.objects.filter(run_id=run.public_id).order_by("id").values_list("type", flat=True)
+        OutboxEntry.objects.filter(run_id=run.public_id)
+        .order_by("id")
+        .values_list("type", flat=True)
     )
 
 
@@ -397,9 +399,7 @@ def _database_allows(old, new):
 
 
 def _put(run, state):
-    Run.objects.filter(pk=run.pk).update(
-        state=state, finished_at=Now() if state in FINAL else None
-    )
+    Run.objects.filter(pk=run.pk).update(state=state, finished_at=Now() if state in FINAL else None)
 
 
 def test_the_log_of_a_run_cannot_be_rewritten():

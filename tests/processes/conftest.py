@@ -1,0 +1,17 @@
+from __future__ import annotations
+
+import pytest
+
+from apps.runs.models import Run
+from tests.support.platform import Platform
+
+
+@pytest.fixture
+def platform(transactional_db, tmp_path):
+    """Engine and workers on the test database. Their logs are shown when the test fails."""
+    running = Platform(tmp_path)
+    yield running
+    for run in Run.objects.values("public_id", "state", "attempts", "error"):
+        print(run)
+    running.stop()
+    print(running.logs())
