@@ -2,14 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from django.conf import settings
 from opentelemetry import trace
+from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.instrumentation.celery import CeleryInstrumentor
 from opentelemetry.instrumentation.psycopg import PsycopgInstrumentor
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.sampling import Decision, ParentBased, Sampler, SamplingResult
+from opentelemetry.trace import Link, SpanKind, TraceState
+from opentelemetry.util.types import Attributes
+
+
+class _NoLonelyQueries(Sampler):
+    """Records every trace but those that would consist of one polling query.
+
+    Engines and workers look into the database many times a second on nobody's behalf.
+    """
+
+    def should_sample(  # noqa: PLR0917  # the SDK's signature
+        self,
+        parent_context: Context | None,
+        trace_id: int,
+        name: str,
+        kind: SpanKind | None = None,
+        attributes: Attributes = None,
+        links: Sequence[Link] | None = None,
+        trace_state: TraceState | None = None,
+    ) -> SamplingResult:
+        decision = Decision.DROP if kind == SpanKind.CLIENT else Decision.RECORD_AND_SAMPLE
+        return SamplingResult(decision, attributes, trace_state)
+
+    def get_description(self) -> str:
+        return "NoLonelyQueries"
 
 
 def setup(service: str) -> None:
@@ -27,7 +56,7 @@ def setup(service: str) -> None:
             "deployment.environment.name": settings.AOS_ENVIRONMENT,
         }
     )
-    provider = TracerProvider(resource=resource)
+    provider = TracerProvider(resource=resource, sampler=ParentBased(_NoLonelyQueries()))
     if settings.OTLP_ENDPOINT:
         # The exporter reads OTEL_EXPORTER_OTLP_ENDPOINT itself, with its headers and time-outs.
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))

@@ -93,8 +93,8 @@ def test_a_restarted_worker_is_missed_at_once(platform):
 def test_a_killed_engine_is_replaced_within_five_seconds(platform):
     engines = [platform.engine(), platform.engine()]
     platform.worker()
-    wait_for("a worker", lambda: WorkerNode.objects.exists())
-    first = wait_for("a leader", lambda: Leader.objects.first())
+    wait_for("a worker", WorkerNode.objects.exists)
+    first = wait_for("a leader", Leader.objects.first)
     leader = next(process for process in engines if f":{process.pid}:" in first.holder)
 
     kill(leader)
@@ -110,7 +110,7 @@ def test_a_killed_engine_is_replaced_within_five_seconds(platform):
 def test_a_stalled_engine_cannot_act_when_it_wakes(platform):
     engines = [platform.engine(), platform.engine()]
     platform.worker()
-    first = wait_for("a leader", lambda: Leader.objects.first())
+    first = wait_for("a leader", Leader.objects.first)
     leader = next(process for process in engines if f":{process.pid}:" in first.holder)
 
     os.kill(leader.pid, signal.SIGSTOP)
@@ -131,7 +131,7 @@ def test_nothing_is_lost_while_redis_is_away_for_ten_seconds(transactional_db, t
             platform.engine()
             platform.worker()
             before = _submit(count=3)
-            wait_for("a worker", lambda: WorkerNode.objects.exists())
+            wait_for("a worker", WorkerNode.objects.exists)
 
             switch(False)
             during = _submit(count=3)

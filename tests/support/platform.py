@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import httpx
 from django.conf import settings
 from django.db import connection
 
@@ -66,6 +67,7 @@ class Platform:
             "DATABASE_URL": database_url(),
             "REDIS_URL": settings.AOS_REDIS_URL,
             "AOS_SECRET_KEY": "for-tests-only-" * 4,
+            "AOS_TOKEN_PEPPER": settings.AOS_TOKEN_PEPPER,
             "AOS_INSTANCE": self.folder.name[:20],
             "AOS_DATA_DIR": str(settings.AOS_DATA_DIR),
             "AOS_SANDBOX_DRIVER": "local",
@@ -87,6 +89,19 @@ class Platform:
              "--concurrency", self.env["AOS_WORKER_SLOTS"], "-Q", f"{self.env['AOS_INSTANCE']}.runs",
              "-E", "--without-gossip", "--without-mingle", "-n", f"{name}@test"],
         )  # fmt: skip
+
+    def web(self) -> str:
+        """Start the web process and return its address once it is ready."""
+        port = ports.pick()
+        self.overrides["AOS_PUBLIC_URL"] = f"http://127.0.0.1:{port}"
+        self._spawn(
+            "web",
+            [sys.executable, "-m", "uvicorn", "aos_project.asgi:application", "--port", str(port),
+             "--lifespan", "on", "--ws", "websockets-sansio"],
+        )  # fmt: skip
+        url = self.overrides["AOS_PUBLIC_URL"]
+        wait_for("the web process", lambda: _answers(f"{url}/healthz"))
+        return url
 
     def _spawn(self, name: str, argv: list[str]) -> subprocess.Popen[bytes]:
         log = (self.folder / f"{name}.log").open("ab")
@@ -112,6 +127,13 @@ class Platform:
             except subprocess.TimeoutExpired:
                 kill(process, signal.SIGKILL)
                 process.wait()
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=2).is_success
+    except httpx.TransportError:
+        return False
 
 
 def kill(process: subprocess.Popen[bytes], number: int = signal.SIGKILL) -> None:
