@@ -1,0 +1,267 @@
+"""Engines, containers and workers that go away, and what is left behind: nothing."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import pytest
+from docker.utils import kwargs_from_env
+
+from tests.contracts.engine import IMAGE, INSTANCE, small_spec
+from tests.contracts.sandbox_driver import (
+    a_long_sleep,
+    becomes_true,
+    found_by,
+    said,
+    sh,
+    sleepers,
+)
+from workers.sandbox.base import Outcome
+from workers.sandbox.docker import DockerDriver
+from workers.sandbox.engine import DEFAULT_URL
+from workers.sandbox.errors import ImageMissing, ImageUnfit, SandboxLost, SandboxUnavailable
+
+pytestmark = pytest.mark.docker
+
+
+def test_a_container_killed_behind_our_back_is_a_lost_sandbox(sandbox, engine, container_of):
+    outputs = iter(sandbox.run(sh("echo ready; sleep 60")))
+    next(outputs)
+    started = time.monotonic()
+
+    engine.kill(container_of(sandbox.id))
+
+    with pytest.raises(SandboxLost) as caught:
+        list(outputs)
+    assert caught.value.retryable
+    assert time.monotonic() - started < 5
+
+
+def test_a_container_removed_behind_our_back_leaves_no_volume(driver, spec, engine, container_of):
+    with driver.start(spec, sandbox_id="removed") as sandbox:
+        engine.remove_container(container_of(sandbox.id), force=True)
+
+        with pytest.raises(SandboxLost):
+            sandbox.run(sh("true")).wait()
+
+    assert "removed" not in found_by(driver)
+
+
+def test_a_sandbox_ends_by_itself_when_its_life_is_over(driver):
+    with driver.start(small_spec(lifetime_s=2), sandbox_id=str(uuid4())) as sandbox:
+        started = time.monotonic()
+
+        with pytest.raises(SandboxLost):
+            sandbox.run(sh("sleep 60")).wait()
+
+        assert time.monotonic() - started < 8
+
+
+def test_an_engine_that_is_not_there_is_unavailable_and_worth_a_retry(spec, tmp_path):
+    driver = DockerDriver(instance=INSTANCE, base_url=f"unix://{tmp_path}/no.sock")
+
+    with pytest.raises(SandboxUnavailable) as caught:
+        driver.start(spec, sandbox_id="nowhere")
+
+    assert caught.value.retryable
+    assert [finding.code for finding in driver.check(image=IMAGE)] == ["engine_unreachable"]
+
+
+def test_an_image_that_is_not_there_is_named_with_the_next_step(driver):
+    with pytest.raises(ImageMissing, match=r"aos/none:latest.*manage.py images build"):
+        driver.start(small_spec(image="aos/none:latest"), sandbox_id="imageless")
+
+    assert [finding.code for finding in driver.check(image="aos/none:latest")] == ["image_missing"]
+    assert found_by(driver) == frozenset()
+
+
+@pytest.mark.parametrize("removed", ["/opt/aos", "/usr/bin/python3", "/bin/sleep"])
+def test_an_image_without_a_supervisor_is_unfit_and_leaves_nothing(driver, engine, removed):
+    tag = f"aos/unfit-{uuid4().hex[:8]}"
+    made = engine.create_container(IMAGE, ["rm", "-rf", removed], user="0")
+    try:
+        engine.start(made)
+        engine.wait(made)
+        engine.commit(made, repository=tag)
+        with pytest.raises(ImageUnfit, match=tag):
+            driver.start(small_spec(image=tag), sandbox_id="unfit")
+    finally:
+        engine.remove_container(made, force=True)
+        engine.remove_image(tag, force=True)
+
+    assert found_by(driver) == frozenset()
+
+
+def test_the_reaper_touches_only_what_is_ours(driver, spec, engine):
+    other = DockerDriver(instance=f"{INSTANCE}-other")
+    stranger = engine.create_container(IMAGE, ["sleep", "60"], name=f"stranger-{uuid4().hex}")
+    try:
+        with other.start(spec, sandbox_id="theirs") as theirs:
+            assert driver.reap(lambda _: frozenset()) == 0
+            assert said(theirs, sh("echo alive")) == "alive\n"
+        assert engine.inspect_container(stranger)["State"]["Status"] == "created"
+    finally:
+        engine.remove_container(stranger, force=True)
+        other.close()
+
+
+def test_the_reaper_finds_a_volume_whose_container_was_never_made(driver, engine, container_of):
+    marks = {"aos.managed": "1", "aos.instance": INSTANCE, "aos.sandbox": "half-made"}
+    engine.create_volume(container_of("half-made"), labels=marks)
+
+    assert driver.reap(lambda _: frozenset()) == 1
+
+    assert found_by(driver) == frozenset()
+
+
+def test_a_worker_killed_without_warning_leaves_nothing_running(driver):
+    amount = a_long_sleep()
+    program = textwrap.dedent(
+        f"""
+        from workers.sandbox.base import Command, SandboxSpec
+        from workers.sandbox.docker import DockerDriver
+        driver = DockerDriver(instance={INSTANCE!r})
+        sandbox = driver.start(SandboxSpec(image={IMAGE!r}), sandbox_id="orphan")
+        script = "trap '' TERM; setsid sleep {amount} & echo ready; sleep {amount}"
+        for output in sandbox.run(Command(argv=("/bin/sh", "-c", script))):
+            print(output.data.decode(), flush=True)
+        """
+    )
+    worker = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]
+    )
+    assert worker.stdout.readline() == b"ready\n"
+    assert becomes_true(lambda: sleepers(amount) == 2)
+
+    os.kill(worker.pid, signal.SIGKILL)
+    worker.wait()
+    worker.stdout.close()
+
+    assert becomes_true(lambda: sleepers(amount) == 0, within=10)
+    assert driver.reap(lambda _: frozenset()) == 1
+    assert found_by(driver) == frozenset()
+
+
+def test_kills_at_any_moment_leave_nothing(driver, spec):
+    dice = random.Random(7)
+    for _ in range(8):
+        with driver.start(spec, sandbox_id=str(uuid4())) as sandbox:
+            killer = threading.Timer(dice.random() * 0.2, sandbox.kill)
+            execution = sandbox.run(sh("trap '' TERM; while true; do echo x; done"))
+            killer.start()
+            started = time.monotonic()
+
+            assert execution.wait().outcome == Outcome.KILLED
+            assert time.monotonic() - started < 5
+            killer.join()
+
+    assert found_by(driver) == frozenset()
+
+
+class Bridge:
+    """An engine socket that can go away while it is in use."""
+
+    def __init__(self, path: Path) -> None:
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(path))
+        self._listener.listen()
+        self._path = path
+        self._ends: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self._listener.accept()
+            except OSError:
+                return
+            far = socket.socket(socket.AF_UNIX)
+            far.connect(urlsplit(kwargs_from_env().get("base_url") or DEFAULT_URL).path)
+            self._ends += [near, far]
+            for source, sink in ((near, far), (far, near)):
+                threading.Thread(target=self._copy, args=(source, sink), daemon=True).start()
+
+    @staticmethod
+    def _copy(source: socket.socket, sink: socket.socket) -> None:
+        try:
+            while data := source.recv(65536):
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+        except OSError:
+            return
+
+    def cut(self) -> None:
+        self._path.unlink()
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for end in self._ends:
+            try:
+                end.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                continue
+        for end in self._ends:
+            end.close()
+
+
+def test_an_engine_that_goes_away_in_the_middle_is_a_lost_sandbox(driver, spec, tmp_path):
+    bridge = Bridge(tmp_path / "engine.sock")
+    fragile = DockerDriver(instance=INSTANCE, base_url=f"unix://{tmp_path}/engine.sock")
+    sandbox = fragile.start(spec, sandbox_id="stranded")
+    outputs = iter(sandbox.run(sh("echo ready; sleep 60")))
+    next(outputs)
+
+    bridge.cut()
+
+    with pytest.raises(SandboxLost):
+        list(outputs)
+    sandbox.kill()  # neither may raise: there is nobody to do it
+    sandbox.destroy()
+    assert found_by(driver) == {"stranded"}
+    assert driver.reap(lambda _: frozenset()) == 1
+    assert found_by(driver) == frozenset()
+    fragile.close()
+
+
+def test_an_engine_that_came_back_is_used_again(spec, tmp_path, driver):
+    path = tmp_path / "engine.sock"
+    bridge = Bridge(path)
+    fragile = DockerDriver(instance=INSTANCE, base_url=f"unix://{path}")
+    assert fragile.check(image=IMAGE) == []
+    bridge.cut()
+    assert [finding.code for finding in fragile.check(image=IMAGE)] == ["engine_unreachable"]
+
+    bridge = Bridge(path)
+
+    with fragile.start(spec, sandbox_id=str(uuid4())) as sandbox:
+        assert said(sandbox, sh("echo again")) == "again\n"
+    bridge.cut()
+    fragile.close()
+
+
+def test_many_workers_share_one_engine(driver, spec):
+    endings: list[str] = []
+
+    def work() -> None:
+        for _ in range(2):
+            with driver.start(spec, sandbox_id=str(uuid4())) as sandbox:
+                endings.append(said(sandbox, sh("echo done")))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert endings == ["done\n"] * 8
+    assert found_by(driver) == frozenset()

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workers.sandbox.channel import Channel, Demultiplexer, LineClosed
+
+
+@pytest.fixture
+def ends():
+    near, far = socket.socketpair()
+    yield near, far
+    near.close()
+    far.close()
+
+
+def framed(stream: int, data: bytes) -> bytes:
+    return struct.pack(">BxxxL", stream, len(data)) + data
+
+
+@given(st.lists(st.tuples(st.sampled_from([1, 2]), st.binary(max_size=30))), st.integers(1, 20))
+def test_an_attach_stream_is_taken_apart_however_it_is_cut(parts, size):
+    demultiplexer = Demultiplexer()
+    stream = b"".join(framed(fd, data) for fd, data in parts)
+
+    received = b"".join(
+        demultiplexer.feed(stream[at : at + size]) for at in range(0, len(stream), size)
+    )
+
+    complaint = b"".join(data for fd, data in parts if fd == 2)[-2000:]
+    assert received == b"".join(data for fd, data in parts if fd == 1)
+    assert demultiplexer.complaint == complaint.decode("utf-8", "replace").strip()
+
+
+def test_a_complaint_without_end_is_kept_short(ends):
+    near, far = ends
+    channel = Channel(near, multiplexed=True)
+    far.sendall(framed(2, b"x" * 50_000) + framed(2, b"the reason") + framed(1, b"end"))
+
+    while channel.receive(1) != b"end":
+        pass
+
+    assert channel.complaint.endswith("the reason")
+    assert len(channel.complaint) <= 2000
+
+
+def test_waiting_ends_in_time(ends):
+    channel = Channel(ends[0], multiplexed=False)
+    started = time.monotonic()
+
+    assert channel.receive(0.1) is None
+    assert 0.05 < time.monotonic() - started < 1
+
+
+def test_a_cut_from_another_thread_wakes_the_reader(ends):
+    channel = Channel(ends[0], multiplexed=False)
+    timer = threading.Timer(0.1, channel.cut)
+    timer.start()
+
+    assert channel.receive(10) == b""
+
+    timer.join()
+    channel.cut()
+
+
+def test_a_reader_that_does_not_read_does_not_hold_the_sender(ends):
+    channel = Channel(ends[0], multiplexed=False)
+
+    with pytest.raises(LineClosed):
+        channel.send(b"x" * 10_000_000, timeout=0.2)
+
+
+def test_nothing_can_be_sent_or_received_after_the_end(ends):
+    channel = Channel(ends[0], multiplexed=False)
+    channel.close()
+
+    assert channel.receive(1) == b""
+    with pytest.raises(LineClosed):
+        channel.send(b"x", timeout=1)
+    channel.cut()

@@ -1,0 +1,330 @@
+"""A session against supervisors that lie, stall, flood and vanish."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import timedelta
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from workers.sandbox.artifacts import ArtifactLimits
+from workers.sandbox.base import Command
+from workers.sandbox.channel import Channel
+from workers.sandbox.errors import (
+    FileRefused,
+    SandboxError,
+    SandboxKilled,
+    SandboxLost,
+    SandboxProtocolError,
+    WorkspaceFull,
+)
+from workers.sandbox.session import CommandOverdue, Session
+
+HELLO = {"type": "hello", "v": 1, "pid": 1, "uid": 10001, "python": "3.11"}
+ENDED = {
+    "type": "exit",
+    "id": "1",
+    "code": 0,
+    "signal": None,
+    "timed_out": False,
+    "oom": False,
+    "wall_ms": 1,
+    "truncated": False,
+    "dropped": 0,
+}
+
+
+class Peer:
+    """The other end of a session, saying what a test wants to be said."""
+
+    def __init__(self) -> None:
+        self._socket, self.other = socket.socketpair()
+        self._socket.settimeout(5)
+        self._lines = self._socket.makefile("rb")
+
+    def say(self, *frames: dict | bytes) -> None:
+        for frame in frames:
+            line = frame if isinstance(frame, bytes) else json.dumps(frame).encode() + b"\n"
+            self._socket.sendall(line)
+
+    def hear(self) -> dict:
+        return json.loads(self._lines.readline())
+
+    def leave(self) -> None:
+        self._lines.close()
+        self._socket.close()
+
+
+@pytest.fixture
+def peer() -> Iterator[Peer]:
+    peer = Peer()
+    yield peer
+    peer.leave()
+
+
+@pytest.fixture
+def session(peer) -> Iterator[Session]:
+    session = Session(Channel(peer.other, multiplexed=False), silence_s=0.3, patience_s=0.2)
+    yield session
+    session.close()
+
+
+def out(seq: int, data: str = "aGkK", ident: str = "1") -> dict:
+    return {"type": "out", "id": ident, "fd": 1, "seq": seq, "b64": data}
+
+
+def command(**bounds) -> Command:
+    return Command(argv=("x",), **bounds)
+
+
+def run(session: Session, **bounds) -> list[bytes]:
+    _, stream = session.execute(command(**bounds))
+    return [output.data for output in stream]
+
+
+def in_background(work: Callable[[], object]) -> threading.Thread:
+    def until_nobody_listens() -> None:
+        with suppress(OSError):
+            work()
+
+    thread = threading.Thread(target=until_nobody_listens, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_a_command_is_asked_for_and_answered(session, peer):
+    peer.say(out(0), {"type": "heartbeat"}, out(1, "eW8="), ENDED)
+
+    assert run(session) == [b"hi\n", b"yo"]
+    asked = peer.hear()
+    assert (asked["type"], asked["argv"], asked["timeout_s"]) == ("exec", ["x"], 120.0)
+
+
+def test_a_greeting_of_another_version_is_refused(session, peer):
+    peer.say(HELLO | {"v": 2})
+
+    with pytest.raises(SandboxProtocolError, match="version 2"):
+        session.greet(env={}, rlimits={}, folders=[], own_cgroup=False)
+
+
+def test_a_stranger_that_does_not_greet_is_refused(session, peer):
+    peer.say({"type": "pong", "id": "1"})
+
+    with pytest.raises(SandboxProtocolError, match="begin with hello"):
+        session.greet(env={}, rlimits={}, folders=[], own_cgroup=False)
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [b"not json\n"],
+        [b"\n"],
+        [out(1)],
+        [out(0), out(0)],
+        [out(0, ident="2")],
+        [HELLO],
+        [{"type": "pong", "id": "1"}],
+        [{"type": "done", "id": "1"}],
+        [ENDED | {"code": 256}],
+        [ENDED | {"code": "0"}],
+        [{"type": "error", "detail": "what?"}],
+        [b"x" * 1_100_000],
+        [b"x" * 1_100_000 + b"\n"],
+    ],
+    ids=str,
+)
+def test_frames_that_make_no_sense_fail_the_session(session, peer, frames):
+    talking = in_background(lambda: peer.say(*frames))
+
+    with pytest.raises(SandboxProtocolError):
+        run(session)
+
+    with pytest.raises(SandboxLost, match="unfinished"):
+        session.ping()
+    session.close()
+    talking.join(5)
+
+
+def test_more_output_than_agreed_fails_the_session(session, peer):
+    big = "QUFB" * 100_000
+
+    def flood() -> None:
+        for seq in range(1000):
+            peer.say(out(seq, big))
+
+    in_background(flood)
+
+    with pytest.raises(SandboxProtocolError, match="more output"):
+        run(session, output_limit=1000)
+
+
+def test_heartbeats_without_end_fail_the_session(session, peer):
+    in_background(lambda: peer.say(*[{"type": "heartbeat"}] * 1000))
+
+    with pytest.raises(SandboxProtocolError, match="heartbeats"):
+        run(session)
+
+
+def test_silence_is_a_loss(session, peer):
+    started = time.monotonic()
+
+    with pytest.raises(SandboxLost, match="said nothing"):
+        run(session)
+
+    assert 0.2 < time.monotonic() - started < 2
+
+
+def test_a_dribble_of_bytes_does_not_stretch_time(session, peer):
+    def dribble() -> None:
+        for _ in range(100):
+            peer.say(b"x")
+            time.sleep(0.05)
+
+    in_background(dribble)
+    started = time.monotonic()
+
+    with pytest.raises(CommandOverdue):
+        run(session, timeout=timedelta(seconds=0.1), grace=timedelta(0))
+
+    assert time.monotonic() - started < 3
+
+
+def test_the_worker_has_a_clock_of_its_own(session, peer):
+    def live_on() -> None:
+        for _ in range(20):
+            peer.say({"type": "heartbeat"})
+            time.sleep(0.05)
+
+    in_background(live_on)
+
+    with pytest.raises(CommandOverdue):
+        run(session, timeout=timedelta(seconds=0.1), grace=timedelta(seconds=0.1))
+
+
+def test_the_end_of_the_line_is_a_loss(session, peer):
+    peer.say(out(0))
+    peer.leave()
+
+    with pytest.raises(SandboxLost):
+        run(session)
+
+
+def test_a_supervisor_that_does_not_take_its_work_is_a_loss(session, peer, monkeypatch):
+    monkeypatch.setattr("workers.sandbox.session._SEND_S", 0.2)
+
+    with pytest.raises(SandboxLost):
+        session.put("big", b"x" * 8_000_000, mode=0o644)
+
+
+def test_a_cut_wakes_a_silent_wait(session, peer):
+    timer = threading.Timer(0.1, session.cut)
+    timer.start()
+    started = time.monotonic()
+
+    with pytest.raises(SandboxKilled):
+        run(session)
+
+    assert time.monotonic() - started < 0.3
+    timer.join()
+
+
+def test_a_stop_is_passed_on_and_never_raises(session, peer):
+    session.execute(command())
+    peer.hear()
+
+    session.stop("1")
+    assert peer.hear() == {"type": "stop", "id": "1"}
+
+    peer.leave()
+    session.stop("1")
+    session.stop("1")
+
+
+def test_a_refused_file_does_not_spoil_the_session(session, peer):
+    peer.say(
+        {"type": "failed", "id": "1", "code": "io", "detail": "Is a directory"},
+        {"type": "failed", "id": "2", "code": "no_space", "detail": "No space left"},
+        {"type": "pong", "id": "3"},
+    )
+
+    with pytest.raises(FileRefused, match="Is a directory"):
+        session.put("a", b"", mode=0o644)
+    with pytest.raises(WorkspaceFull, match="'b'"):
+        session.put("b", b"", mode=0o644)
+    session.ping()
+
+
+def test_a_file_longer_than_asked_for_fails_the_session(session, peer):
+    peer.say({"type": "data", "id": "1", "seq": 0, "b64": "aGVsbG8="})
+
+    with pytest.raises(SandboxProtocolError, match="more of a file"):
+        session.get("a", limit=4)
+
+
+def test_an_archive_left_half_read_spoils_the_session(session, peer):
+    peer.say({"type": "data", "id": "1", "seq": 0, "b64": "aGVsbG8="})
+    pieces = session.archive("out", [".*"], ArtifactLimits())
+    next(pieces)
+    pieces.close()
+
+    with pytest.raises(SandboxLost, match="unfinished"):
+        session.ping()
+
+
+frames = st.one_of(
+    st.binary(max_size=200),
+    st.builds(
+        lambda frame: json.dumps(frame).encode() + b"\n",
+        st.fixed_dictionaries(
+            {
+                "type": st.sampled_from(
+                    ["out", "exit", "data", "done", "failed", "heartbeat", "pong"]
+                )
+            },
+            optional={
+                "id": st.sampled_from(["1", "2", ""]) | st.integers(),
+                "fd": st.integers(-1, 3),
+                "seq": st.integers(-1, 2),
+                "b64": st.sampled_from(["aGkK", "", "!", 7]),
+                "code": st.sampled_from([None, 0, 1, 300, "x"]),
+                "signal": st.sampled_from([None, 9, 99]),
+                "detail": st.text(max_size=5),
+                "timed_out": st.booleans(),
+                "oom": st.booleans(),
+                "wall_ms": st.integers(-1, 5),
+                "truncated": st.booleans(),
+                "dropped": st.integers(-1, 5),
+            },
+        ),
+    ),
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(frames, max_size=6), st.sampled_from(["run", "get", "put", "ping", "list", "tar"]))
+def test_whatever_is_said_a_call_ends_with_an_answer_or_an_error_of_ours(said, call):
+    peer = Peer()
+    session = Session(Channel(peer.other, multiplexed=False), silence_s=0.2, patience_s=0.1)
+    peer.say(*said)
+    peer._socket.shutdown(socket.SHUT_WR)
+    calls = {
+        "run": lambda: run(session),
+        "get": lambda: session.get("x", limit=10),
+        "put": lambda: session.put("x", b"y", mode=0o600),
+        "ping": session.ping,
+        "list": lambda: session.listing("", depth=1),
+        "tar": lambda: list(session.archive("out", [".*"], ArtifactLimits())),
+    }
+
+    with suppress(SandboxError, CommandOverdue):  # and nothing else
+        calls[call]()
+
+    session.close()
+    peer.leave()
