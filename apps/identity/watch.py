@@ -49,7 +49,9 @@ class Watch:
 
     def _actor(self) -> Actor | None:
         if self.token_id is not None:
-            found = ApiToken.objects.usable().select_related("user").filter(pk=self.token_id).first()
+            found = (
+                ApiToken.objects.usable().select_related("user").filter(pk=self.token_id).first()
+            )
             return Actor(user=found.user, token=found) if found else None
         if self.session_key is not None:
             user = _signed_in(self.session_key)
@@ -58,9 +60,7 @@ class Watch:
         return Actor(user=user) if user else None
 
 
-def begin(
-    by: Actor, action: str, *, project_id: UUID, session_key: str | None = None
-) -> Watch:
+def begin(by: Actor, action: str, *, project_id: UUID, session_key: str | None = None) -> Watch:
     """Let the actor in, or raise ``NotAllowed`` or ``ScopeMissing``.
 
     The caller has found the project with ``visible_to``, so it is one of the actor's organization.

@@ -30,7 +30,7 @@ def send(
         return HttpResponseNotModified(headers={"ETag": etag})
     file = blobs.open_blob(sha256)
     # Each server reads in its own manner; the wrong one would load the whole file first.
-    chunks = _chunks_async(file) if isinstance(request, ASGIRequest) else _chunks(file)
+    chunks = _AsyncChunks(file) if isinstance(request, ASGIRequest) else _Chunks(file)
     response = StreamingHttpResponse(
         chunks,
         content_type=media_type,
@@ -50,16 +50,25 @@ def send(
     return response
 
 
-def _chunks(file: IO[bytes]) -> Iterator[bytes]:
-    with file:
-        while chunk := file.read(_CHUNK):
+class _Chunks:
+    """A file read piece by piece. Django closes it also when nobody came to read."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __iter__(self) -> Iterator[bytes]:
+        while chunk := self._file.read(_CHUNK):
             yield chunk
 
 
-async def _chunks_async(file: IO[bytes]) -> AsyncIterator[bytes]:
-    read = sync_to_async(file.read, thread_sensitive=False)
-    try:
+class _AsyncChunks(_Chunks):
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        read = sync_to_async(self._file.read, thread_sensitive=False)
         while chunk := await read(_CHUNK):
             yield chunk
-    finally:
-        file.close()
+
+    # With both, Django would take it for a synchronous one.
+    __iter__ = None  # type: ignore[assignment]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from http import HTTPStatus
+from typing import Any
 
+from django.core.handlers.asgi import ASGIRequest
+from django.db import connections
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views import defaults
 
@@ -17,19 +21,19 @@ def is_api(request: HttpRequest) -> bool:
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     if not is_api(request):
-        return defaults.bad_request(request, exception)
+        return _page(defaults.bad_request, request, exception)
     return _answer(HTTPStatus.BAD_REQUEST, "bad_request", "The request could not be understood.")
 
 
 def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:
     if not is_api(request):
-        return defaults.permission_denied(request, exception)
+        return _page(defaults.permission_denied, request, exception)
     return _answer(HTTPStatus.FORBIDDEN, "not_allowed", "You may not do this.")
 
 
 def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
     if not is_api(request):
-        return defaults.page_not_found(request, exception)
+        return _page(defaults.page_not_found, request, exception)
     return _answer(
         HTTPStatus.NOT_FOUND,
         "not_found",
@@ -39,12 +43,22 @@ def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 def server_error(request: HttpRequest) -> HttpResponse:
     if not is_api(request):
-        return defaults.server_error(request)
+        return _page(defaults.server_error, request)
     return _answer(
         HTTPStatus.INTERNAL_SERVER_ERROR,
         "error",
         "Something went wrong on our side. The X-Trace-Id of this answer finds it in the logs.",
     )
+
+
+def _page(view: Callable[..., HttpResponse], request: HttpRequest, *args: Any) -> HttpResponse:
+    """Django makes these pages in a thread of their own when it serves asynchronously. What the page
+    reads there opens a connection that nobody would close or mend."""
+    try:
+        return view(request, *args)
+    finally:
+        if isinstance(request, ASGIRequest):
+            connections.close_all()
 
 
 def _answer(status: HTTPStatus, code: str, detail: str) -> JsonResponse:

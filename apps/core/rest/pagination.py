@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 
 from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
+from django.views import View
 from rest_framework.exceptions import ParseError
 from rest_framework.pagination import BasePagination
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 
 class KeysetPagination(BasePagination):
@@ -26,7 +26,7 @@ class KeysetPagination(BasePagination):
     max_limit: ClassVar[int] = 200
 
     def paginate_queryset(
-        self, queryset: QuerySet[Any], request: Request, view: APIView | None = None
+        self, queryset: QuerySet[Any], request: Request, view: View | None = None
     ) -> list[Any]:
         self._column = getattr(view, "keyset", "pk")
         limit = self._limit(request)

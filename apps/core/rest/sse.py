@@ -18,9 +18,10 @@ from rest_framework.request import Request
 
 MEDIA_TYPE: Final = "text/event-stream"
 RETRY_MS: Final = 2_000
-# Proxies close connections that are silent; revoked access must end a stream within five seconds.
+# Proxies close connections that are silent.
 KEEP_ALIVE_S = 15.0
-RECHECK_S = 5.0
+# Withdrawn access ends a stream within five seconds, the asking included.
+RECHECK_S = 4.0
 
 
 class Message(Protocol):
@@ -50,7 +51,7 @@ class EventStreamRenderer(JSONRenderer):
 def response(
     opening: AbstractAsyncContextManager[Messages], *, allowed: Callable[[], Awaitable[bool]]
 ) -> StreamingHttpResponse:
-    """Answer with what ``opening`` opens; ask ``allowed`` every five seconds whether to go on."""
+    """Answer with what ``opening`` opens; ask ``allowed`` every few seconds whether to go on."""
     answer = StreamingHttpResponse(_body(opening, allowed), content_type=MEDIA_TYPE)
     answer.headers["Cache-Control"] = "no-store"
     # nginx would collect the stream and pass it on in pieces of 4 KiB.
@@ -84,9 +85,7 @@ async def _body(
             yield piece
 
 
-async def _pieces(
-    messages: Messages, allowed: Callable[[], Awaitable[bool]]
-) -> AsyncIterator[str]:
+async def _pieces(messages: Messages, allowed: Callable[[], Awaitable[bool]]) -> AsyncIterator[str]:
     now = asyncio.get_running_loop().time
     asked_at = spoke_at = now()
     while not messages.over:

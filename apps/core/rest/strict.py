@@ -35,7 +35,7 @@ class StrictSerializer(serializers.Serializer[Any]):
 
 def query(form: type[serializers.Serializer[Any]], params: QueryDict) -> dict[str, Any]:
     """The validated query of a list. An unknown filter is refused: it would list everything."""
-    filters = form(data={name: params[name] for name in params if name not in _PAGING})
+    filters = form(data=params.dict())
     unknown = sorted(set(params) - _PAGING - set(filters.fields))
     if unknown:
         rule = f"is not a filter of this list; known are {', '.join(filters.fields)}"

@@ -3,7 +3,6 @@ from __future__ import annotations
 from typing import Any
 
 from rest_framework.permissions import AllowAny
-from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
@@ -17,5 +16,5 @@ class NoSuchEndpoint(APIView):
     permission_classes = [AllowAny]
     schema = None
 
-    def http_method_not_allowed(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+    def http_method_not_allowed(self, request: Any, *args: Any, **kwargs: Any) -> Response:
         raise NotFound(what="endpoint", ref=request.path)

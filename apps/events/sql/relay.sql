@@ -1,0 +1,44 @@
+-- The relay: waiting value events become entries of their project's log.
+
+-- name: move
+-- Take the oldest waiting events, number them in their projects, append them to the log: one
+-- statement, so that there is no state in between for a crash to leave behind.
+--
+-- No SKIP LOCKED: two relays can meet only while the leader's seat changes hands, and the later one
+-- must then wait. Stepping over the earlier one's rows would number a writer's second event before
+-- its first.
+--
+-- `fresh` leaves out what the log already has (the same event, or a second receipt of a run): it is
+-- taken from the outbox, gets no number, and cannot block everything behind it.
+WITH batch AS MATERIALIZED (
+    SELECT id FROM events_outboxentry ORDER BY id LIMIT %(limit)s FOR UPDATE
+), taken AS (
+    DELETE FROM events_outboxentry AS entry USING batch WHERE entry.id = batch.id
+    RETURNING entry.*
+), fresh AS (
+    SELECT taken.*, row_number() OVER (PARTITION BY project_id ORDER BY id) AS place
+      FROM taken
+     WHERE NOT EXISTS (SELECT FROM events_event AS event WHERE event.event_id = taken.event_id)
+       AND (taken.type <> 'task.receipt' OR NOT EXISTS (
+                SELECT FROM events_event AS event
+                 WHERE event.run_id = taken.run_id AND event.type = 'task.receipt'))
+), stream AS (
+    INSERT INTO events_stream AS stream (project_id, last_seq)
+    SELECT project_id, count(*) FROM fresh GROUP BY project_id ORDER BY project_id
+        ON CONFLICT (project_id) DO UPDATE SET last_seq = stream.last_seq + excluded.last_seq
+    RETURNING stream.project_id, stream.last_seq
+), moved AS (
+    INSERT INTO events_event (event_id, organization_id, project_id, run_id, trace_id, type,
+                              severity, payload, at, seq)
+    SELECT fresh.event_id, fresh.organization_id, fresh.project_id, fresh.run_id, fresh.trace_id,
+           fresh.type, fresh.severity, fresh.payload, fresh.at,
+           stream.last_seq - count(*) OVER (PARTITION BY fresh.project_id) + fresh.place
+      FROM fresh JOIN stream USING (project_id)
+     ORDER BY fresh.id
+    RETURNING event_id
+)
+SELECT taken.project_id, count(moved.event_id) AS moved,
+       array_agg(taken.event_id::text) FILTER (WHERE moved.event_id IS NULL) AS refused,
+       count(*) AS taken
+  FROM taken LEFT JOIN moved USING (event_id)
+ GROUP BY taken.project_id;
