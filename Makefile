@@ -1,0 +1,68 @@
+# Two commands: `make demo` runs the platform and its main job, `make test` proves it.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help demo up stop restart status logs reset install install-dev test check lock proof bench compose-env
+
+PYTHON_BIN := .venv/bin/python
+LAUNCHER := $(PYTHON_BIN) -m launcher
+BOOTSTRAP = @python=$$(sh launcher/find_python.sh) && "$$python" -m launcher.bootstrap
+IF_INSTALLED = @[ -x $(PYTHON_BIN) ] || { echo "AOS was never started here."; exit 0; } && $(LAUNCHER)
+# Words for pytest: make test ARGS="-k launcher -x"
+ARGS ?=
+
+help: ## Show this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F '|' '{ printf "%-20s %s\n", $$1, $$2 }'
+
+demo: install ## Start the platform and watch the main job to its receipt
+	@$(LAUNCHER) demo
+
+up: install ## Start the platform without a job
+	@$(LAUNCHER) up
+
+stop: ## End everything that was started here, in order
+	$(IF_INSTALLED) stop
+
+restart: install ## Stop and start again, for new code
+	@$(LAUNCHER) restart
+
+status: ## Show what runs
+	$(IF_INSTALLED) status || true
+
+logs: ## Follow the logs of all processes
+	$(IF_INSTALLED) logs
+
+reset: ## Delete the data of this clone (asks first; YES=1 does not)
+	$(IF_INSTALLED) reset $(if $(YES),--yes)
+
+install: ## Make .venv and install the locked packages
+	$(BOOTSTRAP) base
+
+install-dev: ## The same, with what tests and checks need
+	$(BOOTSTRAP) dev
+
+test: install-dev ## Run the whole suite on real PostgreSQL and Valkey
+	@$(PYTHON_BIN) -m pytest $(ARGS)
+
+check: install-dev ## Lint, types, import contracts, migrations
+	@$(PYTHON_BIN) -m ruff check .
+	@$(PYTHON_BIN) -m ruff format --check .
+	@$(PYTHON_BIN) -m mypy aos_project apps workers launcher
+	@.venv/bin/lint-imports
+	@DJANGO_SETTINGS_MODULE=aos_project.settings.test $(PYTHON_BIN) manage.py makemigrations --check --dry-run
+
+proof: install-dev ## Kill real processes and see that every run still ends
+	@$(PYTHON_BIN) -m pytest -m processes -v $(ARGS)
+
+bench: install-dev ## Measure, and print the ratios
+	@$(PYTHON_BIN) -m benchmarks $(ARGS)
+
+# dev first: it holds the other two, and pins both to the same versions.
+lock: install-dev ## Lock requirements/*.in with hashes
+	@command -v uv >/dev/null || [ -x .venv/bin/uv ] || { echo "x uv is not installed. Next: .venv/bin/pip install uv"; exit 1; }
+	@for set in dev base embedded; do \
+	  PATH=".venv/bin:$$PATH" uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	    $$( [ $$set = dev ] || echo "--constraints requirements/dev.txt" ) requirements/$$set.in -o requirements/$$set.txt || exit 1; \
+	done
+
+compose-env: ## Make .env for docker compose, with random passwords
+	@python=$$(sh launcher/find_python.sh) && "$$python" -m launcher.compose_env
