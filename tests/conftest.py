@@ -21,3 +21,4 @@ async def async_db(transactional_db):
 @pytest.fixture(autouse=True)
 def _own_data_dir(settings, tmp_path):
     settings.AOS_DATA_DIR = tmp_path / "data"
+    settings.AOS_AUDIT_FOLDER = tmp_path / "audit"

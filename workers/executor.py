@@ -124,7 +124,7 @@ class _Attempt:
             with tracing.TRACER.start_as_current_span("sandbox start"):
                 sandbox = self._driver.start(spec, sandbox_id=str(row.pk))
             with sandbox:
-                tracking.opened(row, container_id=sandbox.handle)
+                tracking.opened(row, container_id=sandbox.handle, image=sandbox.image)
                 self._task.on_stop(sandbox.kill)
                 self._task.log.say(f"Sandbox ready, isolation: {sandbox.isolation}")
                 self._run_command(sandbox)

@@ -117,6 +117,7 @@ class Transcript:
         return _log(level, stream, text)
 
     def _command(self, text: str) -> Entry:
+        command: Any = None
         try:
             command = json.loads(text.removeprefix(MARK))
             valid = _COMMANDS.is_valid(command) and _storable(command)

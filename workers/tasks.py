@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 @app.task(name=EXECUTE, bind=True)
-def execute(self: Task, run_id: int, token: int) -> str:
+def execute(self: Task[..., str], run_id: int, token: int) -> str:
     """Work on one leased run.
 
     The message may be lost, late or doubled: a START that finds its token void returns quietly.

@@ -37,6 +37,7 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "rest_framework",
     "drf_spectacular",
+    "drf_spectacular_sidecar",
     "django_htmx",
     "csp",
     "channels",
@@ -53,6 +54,7 @@ INSTALLED_APPS = [
 ]
 MIDDLEWARE = [
     "apps.core.middleware.TraceMiddleware",
+    "apps.core.metrics.MetricsMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "csp.middleware.CSPMiddleware",
@@ -82,9 +84,16 @@ TEMPLATES = [
 ]
 
 # --- Data -----------------------------------------------------------------------------------------
-DATABASES = {
-    "default": env.database("DATABASE_URL", default="postgresql://aos@127.0.0.1:5432/aos")
-    | {"CONN_MAX_AGE": None, "CONN_HEALTH_CHECKS": True}
+# Connections are pooled per process: a web process answers on short-lived threads, each of which
+# would otherwise keep a session of its own for ever. A worker holds one per run it executes.
+AOS_WORKER_SLOTS = env.integer("AOS_WORKER_SLOTS", default=4, minimum=1)
+AOS_DB_POOL_SIZE = env.integer("AOS_DB_POOL_SIZE", default=max(20, AOS_WORKER_SLOTS + 8), minimum=4)
+DATABASES = {"default": env.database("DATABASE_URL", default="postgresql://aos@127.0.0.1:5432/aos")}
+DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
+DATABASES["default"]["OPTIONS"]["pool"] = {
+    "min_size": 1,
+    "max_size": AOS_DB_POOL_SIZE,
+    "timeout": 10,
 }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 # Redis and the broker are doorbells: what they hold may be emptied at any moment.
@@ -165,11 +174,26 @@ REST_FRAMEWORK = {
     "DEFAULT_PAGINATION_CLASS": "apps.core.rest.pagination.KeysetPagination",
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "EXCEPTION_HANDLER": "apps.core.rest.exceptions.handle",
+    "URL_FORMAT_OVERRIDE": None,
     "TEST_REQUEST_DEFAULT_FORMAT": "json",
 }
 SPECTACULAR_SETTINGS = {
     "TITLE": "AOS",
-    "DESCRIPTION": "Submit agent runs, follow them, and fetch what they leave behind.",
+    "DESCRIPTION": (
+        "Submit agent runs, follow them, and fetch what they leave behind. Lists are paginated by "
+        "cursor and begin at what you may see; what you may not see answers 404. Unknown fields "
+        "are refused. Errors are RFC 9457 problems whose `code` is stable. Every answer carries "
+        "`X-Trace-Id`."
+    ),
+    "ENUM_NAME_OVERRIDES": {
+        "RunStateEnum": "apps.runs.api.serializers.STATES",
+        "VersionStateEnum": "apps.agents.types.VersionState",
+        "AgentKindEnum": "apps.agents.types.AgentKind",
+        "RunEventKindEnum": "apps.runs.types.EventKind",
+        "SeverityEnum": "apps.events.types.Severity",
+        "EventTypeEnum": "apps.events.types.EventType",
+        "RoleEnum": "apps.identity.types.Role",
+    },
     "VERSION": VERSION,
     "OAS_VERSION": "3.1.0",
     "SERVE_INCLUDE_SCHEMA": False,
@@ -190,7 +214,6 @@ AOS_SELF_FENCE = AOS_WORKER_TTL * 2 / 3
 AOS_DISPATCH_DEADLINE = timedelta(
     seconds=env.integer("AOS_DISPATCH_DEADLINE_SECONDS", default=20, minimum=1)
 )
-AOS_WORKER_SLOTS = env.integer("AOS_WORKER_SLOTS", default=4, minimum=1)
 AOS_WORKER_QUEUE = f"{AOS_INSTANCE}.runs"
 # Idempotency keys of submissions are remembered this long.
 AOS_IDEMPOTENCY_TTL = timedelta(days=7)
@@ -202,6 +225,10 @@ AOS_ALLOW_LOCAL_SANDBOX = False
 # --- Flower ---------------------------------------------------------------------------------------
 AOS_FLOWER_URL = env.text("AOS_FLOWER_URL", default="http://127.0.0.1:5555")
 AOS_FLOWER_BASIC_AUTH = env.secret("AOS_FLOWER_BASIC_AUTH", default="")
+
+# --- Audit ----------------------------------------------------------------------------------------
+# Where signed checkpoints of the audit chains and their key lie; best on another volume or host.
+AOS_AUDIT_FOLDER = Path(env.text("AOS_AUDIT_FOLDER", default=str(AOS_DATA_DIR / "audit")))
 
 # --- What is said ---------------------------------------------------------------------------------
 OTLP_ENDPOINT = env.text("OTEL_EXPORTER_OTLP_ENDPOINT", default="")
@@ -215,6 +242,8 @@ LOGGING = {
         # Each request is a span already; its access line would say it twice.
         "uvicorn.access": {"level": "WARNING"},
         "httpx": {"level": "WARNING"},
+        # It prints a traceback whenever Redis goes away; the feed says so in one line.
+        "channels_redis.pubsub": {"level": "CRITICAL"},
     },
 }
 

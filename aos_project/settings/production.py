@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from django.core.exceptions import ImproperlyConfigured
 
+from aos_project import env
 from aos_project.settings.base import *
 
 SECRET_KEY = env.secret("AOS_SECRET_KEY")
 AOS_TOKEN_PEPPER = env.secret("AOS_TOKEN_PEPPER", default=SECRET_KEY)
 AOS_ENVIRONMENT = env.text("AOS_ENVIRONMENT", default="prod")
 ALLOWED_HOSTS = env.words("AOS_ALLOWED_HOSTS")
-DATABASES = {
-    "default": env.database("DATABASE_URL") | {"CONN_MAX_AGE": None, "CONN_HEALTH_CHECKS": True}
-}
+# Base has defaults for these; here they must be given.
+env.secret("DATABASE_URL")
 AOS_REDIS_URL = env.secret("REDIS_URL")
 CELERY_BROKER_URL = env.secret("BROKER_URL", default=AOS_REDIS_URL)
 

@@ -16,4 +16,7 @@ STORAGES = STORAGES | {
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
 }
 WHITENOISE_AUTOREFRESH = True
+# A pool would keep sessions of threads that ended, and so the test database from being dropped.
+del DATABASES["default"]["OPTIONS"]["pool"]
+DATABASES["default"]["CONN_MAX_AGE"] = None
 AOS_LEADER_TTL = timedelta(seconds=2)

@@ -99,7 +99,7 @@ def rings(topic: str) -> Iterator[bool]:
     """
     while True:
         try:
-            with connect().pubsub(ignore_subscribe_messages=True) as listener:
+            with connect().pubsub(ignore_subscribe_messages=True) as listener:  # type: ignore[no-untyped-call]
                 listener.subscribe(channel(topic))
                 while True:
                     yield listener.get_message(timeout=1.0) is not None

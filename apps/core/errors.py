@@ -58,10 +58,11 @@ class Invalid(AosError):
         first = errors[0]
         told = summary or f"{first['field']}: {first['rule']}"
         super().__init__(summary=told, errors=errors)
+        self.errors = errors
         self.params = {"errors": errors}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return partial(type(self), self.params["errors"], summary=str(self)), ()
+        return partial(type(self), self.errors, summary=str(self)), ()
 
 
 class TooLarge(AosError):

@@ -37,7 +37,7 @@ def require_transaction(operation: str) -> None:
         raise OutsideTransaction(operation=operation)
 
 
-def fetch(statement: str, params: Mapping[str, object]) -> list[dict[str, Any]]:
+def fetch(statement: str, params: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Run one named statement; each row comes back as a dict by column name."""
     with connection.cursor() as cursor:
         cursor.execute(statement, params)
@@ -53,7 +53,7 @@ def fetch(statement: str, params: Mapping[str, object]) -> list[dict[str, Any]]:
         ]
 
 
-def execute(statement: str, params: Mapping[str, object]) -> int:
+def execute(statement: str, params: Mapping[str, Any]) -> int:
     """Run one named statement; return how many rows it touched."""
     with connection.cursor() as cursor:
         cursor.execute(statement, params)

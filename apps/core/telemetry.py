@@ -62,4 +62,4 @@ def setup(service: str) -> None:
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         PsycopgInstrumentor().instrument()
     trace.set_tracer_provider(provider)
-    CeleryInstrumentor().instrument()
+    CeleryInstrumentor().instrument()  # type: ignore[no-untyped-call]

@@ -164,6 +164,9 @@ class ApiToken(BaseModel):
 
     objects = ApiTokenQuerySet.as_manager()
 
+    class Meta:
+        verbose_name = "API token"
+
     def __str__(self) -> str:
         return f"{self.name} ({self.key_id})"
 

@@ -38,6 +38,13 @@ def require(by: Actor, action: str, *, project_id: UUID | None = None) -> None:
         raise NotAllowed(action=action)
 
 
+def require_entry(by: Actor, action: str) -> None:
+    """The same for acts on one's own things: the role may be held anywhere."""
+    require_scope(by, action)
+    if not may_enter(by, action):
+        raise NotAllowed(action=action)
+
+
 def require_scope(by: Actor, action: str) -> None:
     scope = MATRIX[action].scope
     if by.token is not None and scope not in by.token.scopes:

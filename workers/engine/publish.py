@@ -42,7 +42,7 @@ class Publisher:
         try:
             producer = self._open()
             # Buffered into one pipeline on Redis; message by message on other brokers.
-            with producer.batch():
+            with producer.batch():  # type: ignore[attr-defined]  # newer than the stubs
                 for dispatch in dispatches:
                     self._send(producer, dispatch)
         except (KombuError, RedisError, OSError) as error:

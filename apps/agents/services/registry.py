@@ -10,7 +10,7 @@ from django.db.models import Max
 from jsonschema import Draft202012Validator, SchemaError, ValidationError
 
 from apps.agents.models import Agent, AgentVersion
-from apps.agents.types import AgentKind, VersionState
+from apps.agents.types import RETRY_SCHEMA, AgentKind, VersionState
 from apps.core import clock, sql
 from apps.core.errors import Conflict, Invalid, NotFound
 from apps.events.services import outbox
@@ -18,6 +18,12 @@ from apps.identity import policy
 from apps.identity.actor import Actor
 
 _FILES_LIMIT: Final = 1024 * 1024
+# A name below the run's output folder, with at most eight stars; never absolute, never upwards.
+_PATTERN: Final = {
+    "type": "string",
+    "maxLength": 255,
+    "pattern": r"^(?!/)(?!.*//)(?!(?:.*/)?\.{1,2}(?:/|$))(?!(?:[^*]*\*){9})[^\\\x00-\x1f\x7f]+$",
+}
 # What a version of kind ``script`` says of itself.
 SCRIPT_SPEC: Final[dict[str, Any]] = {
     "type": "object",
@@ -33,10 +39,10 @@ SCRIPT_SPEC: Final[dict[str, Any]] = {
         },
         "command": {"type": "array", "minItems": 1, "maxItems": 50, "items": {"type": "string"}},
         "input_schema": {"type": "object"},
-        "artifacts": {"type": "array", "maxItems": 50, "items": {"type": "string"}},
+        "artifacts": {"type": "array", "maxItems": 50, "items": _PATTERN},
         "timeout_s": {"type": "integer", "minimum": 1, "maximum": 86400},
         "output_limit_bytes": {"type": "integer", "minimum": 1024, "maximum": 10485760},
-        "retry": {"type": "object"},
+        "retry": RETRY_SCHEMA,
         "sandbox": {
             "type": "object",
             "additionalProperties": False,

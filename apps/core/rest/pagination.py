@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 
 from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
-from django.views import View
 from rest_framework.exceptions import ParseError
 from rest_framework.pagination import BasePagination
 from rest_framework.request import Request
@@ -25,9 +24,7 @@ class KeysetPagination(BasePagination):
     default_limit: ClassVar[int] = 50
     max_limit: ClassVar[int] = 200
 
-    def paginate_queryset(
-        self, queryset: QuerySet[Any], request: Request, view: View | None = None
-    ) -> list[Any]:
+    def paginate_queryset(self, queryset: Any, request: Request, view: Any = None) -> list[Any]:
         self._column = getattr(view, "keyset", "pk")
         limit = self._limit(request)
         rows = queryset.order_by(f"-{self._column}")

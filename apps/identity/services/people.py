@@ -63,13 +63,18 @@ def grant(
 ) -> Binding:
     """Give a person a role over the organization, or over one project of it.
 
-    Nobody grants a role above their own.
+    Nobody grants a role above their own, nor lowers somebody above them, and an organization keeps
+    at least one owner (``Conflict``).
     """
     policy.require(by, "people.manage")
-    if RANK[role] > _highest(by.user):
-        raise NotAllowed(action=f"granting the role {role}")
     if user.organization_id != by.user.organization_id:
         raise NotAllowed(action="granting roles in another organization")
+    # Two owners who lower each other at the same moment wait for one another here.
+    Organization.objects.select_for_update(no_key=True).get(pk=user.organization_id)
+    if max(RANK[role], _highest(user)) > _highest(by.user):
+        raise NotAllowed(action=f"granting the role {role}")
+    if project_id is None and role != Role.OWNER and _is_last_owner(user):
+        raise Conflict(reason=f"{user.username} is the last owner; make somebody else owner first.")
     binding = _bind(
         user,
         role=role,
@@ -90,6 +95,16 @@ def grant(
 def _highest(user: User) -> int:
     roles = Binding.objects.of(user).filter(scope=Scope.ORGANIZATION).values_list("role", flat=True)
     return max((RANK[Role(role)] for role in roles), default=0)
+
+
+def _is_last_owner(user: User) -> bool:
+    owners = Binding.objects.filter(
+        organization=user.organization_id,
+        scope=Scope.ORGANIZATION,
+        role=Role.OWNER,
+        user__is_active=True,
+    )
+    return owners.filter(user=user).exists() and not owners.exclude(user=user).exists()
 
 
 def _create_user(organization: Organization, *, password: str, **fields: str) -> User:

@@ -23,8 +23,9 @@ from django.db.models import Q
 from apps.core import clock
 from apps.core.errors import Invalid
 from apps.events.services import outbox
+from apps.identity import policy
 from apps.identity.actor import Actor
-from apps.identity.errors import TokenInvalid
+from apps.identity.errors import ScopeMissing, TokenInvalid
 from apps.identity.matrix import SCOPES
 from apps.identity.models import ApiToken
 
@@ -56,11 +57,17 @@ def _random(length: int) -> str:
 def issue(
     *, by: Actor, name: str, scopes: Collection[str], lifetime: timedelta = timedelta(days=90)
 ) -> tuple[ApiToken, str]:
-    """Create a token for the actor and return it with its value, which is never shown again."""
+    """Create a token for the actor and return it with its value, which is never shown again.
+
+    A token made through a token has no scope that one lacks.
+    """
+    policy.require_entry(by, "token.manage")
     unknown = sorted(set(scopes) - set(SCOPES))
     if unknown or not scopes:
         rule = f"must be some of {', '.join(SCOPES)}"
         raise Invalid([{"field": "scopes", "rule": rule}])
+    if by.token is not None and (beyond := sorted(set(scopes) - set(by.token.scopes))):
+        raise ScopeMissing(scope=beyond[0])
     if not timedelta(0) < lifetime <= LONGEST:
         raise Invalid([{"field": "lifetime", "rule": f"must be at most {LONGEST.days} days"}])
     key_id, secret = _random(8), _random(43)

@@ -16,14 +16,20 @@ _MOST_ERRORS: Final = 10
 
 
 def check(agent_spec: dict[str, Any], value: dict[str, Any]) -> None:
-    """Raise ``Invalid`` naming each field and the rule it breaks."""
-    schema = agent_spec.get("input_schema") or {"type": "object"}
-    found = sorted(Draft202012Validator(schema).iter_errors(value), key=lambda error: error.path)
+    """Raise ``Invalid`` naming each field of the input and the rule it breaks."""
+    require_valid(agent_spec.get("input_schema") or {"type": "object"}, value, field="input")
+
+
+def require_valid(schema: dict[str, Any], value: dict[str, Any], *, field: str) -> None:
+    """Raise ``Invalid`` with the first few errors; their names begin with ``field``."""
+    found = sorted(
+        Draft202012Validator(schema).iter_errors(value), key=lambda error: [*map(str, error.path)]
+    )
     if found:
         raise Invalid(
             [
                 {
-                    "field": ".".join(["input", *map(str, error.absolute_path)]),
+                    "field": ".".join([field, *map(str, error.absolute_path)]),
                     "rule": error.message[:300],
                 }
                 for error in found[:_MOST_ERRORS]

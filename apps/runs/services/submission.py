@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ from django.db.models.functions import Now
 from psycopg import errors as pg
 
 from apps.agents.models import Agent, AgentVersion
+from apps.agents.types import RETRY_SCHEMA
 from apps.core import clock, doorbell, tracing
 from apps.core.errors import Invalid, NotFound
 from apps.events.services import outbox
@@ -25,7 +26,7 @@ from apps.projects.models import Project
 from apps.runs.errors import AgentNotReleased, KeyBusy, KeyReused
 from apps.runs.models import IdempotencyKey, Run, ScheduledRun
 from apps.runs.services import dispatch, inputs, lifecycle
-from apps.runs.types import RetryPolicy, RunState, TaskSpec
+from apps.runs.types import Priority, RunState, TaskSpec
 
 LONGEST_RUN: Final = timedelta(hours=24)
 _DEFAULT_TIMEOUT_S: Final = 300
@@ -72,7 +73,7 @@ def rerun(*, by: Actor, run: Run, key: str | None = None) -> Submission:
         return Submission(run=earlier, replayed=True)
     task = TaskSpec(
         input=run.spec["input"],
-        priority=run.priority,
+        priority=Priority(run.priority),
         queue=run.queue,
         timeout_s=run.timeout_s,
         retry=run.retry,
@@ -176,21 +177,15 @@ def _timeout_s(task: TaskSpec, version: AgentVersion) -> int:
     wanted = task.timeout_s or version.spec.get("timeout_s", _DEFAULT_TIMEOUT_S)
     if not 1 <= wanted <= LONGEST_RUN.total_seconds():
         limit = int(LONGEST_RUN.total_seconds())
-        raise Invalid([{"field": "deadlines.run_s", "rule": f"must be from 1 to {limit}"}])
+        raise Invalid([{"field": "timeout_s", "rule": f"must be from 1 to {limit}"}])
     return int(wanted)
 
 
 def _retry(wanted: dict[str, Any], version: AgentVersion) -> dict[str, Any]:
     """The version's policy, overridden by the task's; refused when it makes no sense."""
-    merged = version.spec.get("retry", {}) | wanted
-    known = {item.name for item in fields(RetryPolicy)}
-    if unknown := sorted(set(merged) - known):
-        rule = f"is not part of a retry policy ({', '.join(sorted(known))})"
-        raise Invalid([{"field": f"retry.{unknown[0]}", "rule": rule}])
-    attempts = merged.get("max_attempts", 1)
-    if not isinstance(attempts, int) or not 1 <= attempts <= 100:
-        raise Invalid([{"field": "retry.max_attempts", "rule": "must be from 1 to 100"}])
-    return dict(merged)
+    merged: dict[str, Any] = version.spec.get("retry", {}) | wanted
+    inputs.require_valid(RETRY_SCHEMA, merged, field="retry")
+    return merged
 
 
 def _fingerprint(*parts: object) -> str:

@@ -212,7 +212,7 @@ SELECT lease.run_id, lease.token,
 
 -- name: overdue_in_queue
 SELECT id FROM runs_run
- WHERE state = 'queued' AND queue_deadline < clock_timestamp()
+ WHERE state = 'queued' AND attempts = 0 AND queue_deadline < clock_timestamp()
  ORDER BY queue_deadline
  LIMIT %(limit)s;
 

@@ -29,9 +29,10 @@ def opening(facts: Opening) -> Sandbox:
     return Sandbox.objects.create(**asdict(facts))
 
 
-def opened(sandbox: Sandbox, *, container_id: str) -> None:
+def opened(sandbox: Sandbox, *, container_id: str, image: str) -> None:
+    """Note what was really made: ``image`` is exact now, not a tag."""
     Sandbox.objects.filter(pk=sandbox.pk).update(
-        state=SandboxState.CLAIMED, container_id=container_id
+        state=SandboxState.CLAIMED, container_id=container_id, image=image
     )
 
 

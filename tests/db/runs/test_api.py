@@ -10,6 +10,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from apps.events.models import AuditEntry
 from apps.runs.models import Run
 from apps.runs.services import control
+from tests.faces import api, key, problem
 from tests.factories import (
     make_actor,
     make_agent,
@@ -19,7 +20,6 @@ from tests.factories import (
     make_project,
     make_run,
 )
-from tests.faces import api, key, problem
 
 pytestmark = pytest.mark.django_db
 
@@ -301,7 +301,7 @@ def test_an_agent_without_a_release_cannot_run(cast, project):
     ("body", "status", "code"),
     [
         (b"{", 400, "bad_request"),
-        (b"", 400, "bad_request"),
+        (b"", 422, "invalid"),
         (b'{"a": NaN}', 400, "bad_request"),
         (b'{"project": "\xff\xfe"}', 400, "bad_request"),
         (b"[" * 100_000, 400, "bad_request"),

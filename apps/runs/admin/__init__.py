@@ -1,0 +1,7 @@
+"""Windows on runs, on what keeps them moving, and on those who move them."""
+
+from __future__ import annotations
+
+from apps.runs.admin import fleet, motion, runs
+
+__all__ = ["fleet", "motion", "runs"]

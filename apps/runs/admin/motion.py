@@ -1,0 +1,111 @@
+"""The narrow tables that keep runs moving. Only the engine writes them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from unfold.decorators import display
+
+from apps.identity.adminsite import Window, site
+from apps.runs.models import Artifact, Attempt, Lane, ReadyRun, RunLease, ScheduledRun
+
+
+class _OfRun(Window):
+    section = "Motion"
+    organization_path = "run__organization_id"
+    id_columns = ("run__public_id", "run__trace_id")
+    search_fields = ["run__name__istartswith"]
+    list_select_related = ["run"]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        return super().get_queryset(request).defer("run__spec", "run__trace", "run__result")
+
+    @display(description="run")
+    def run_link(self, row: Attempt | RunLease | ReadyRun | ScheduledRun | Artifact) -> SafeString:
+        url = reverse("admin:runs_run_change", args=[row.run_id])
+        return format_html('<a href="{}">{}</a>', url, row.run.name)
+
+
+@admin.register(Attempt, site=site)
+class AttemptAdmin(_OfRun):
+    """Executions, and how each ended. `lost` means that its worker disappeared."""
+
+    icon = "repeat"
+    list_display = [
+        "run_link",
+        "number",
+        "worker_name",
+        "started_at",
+        "finished_at",
+        "outcome",
+    ]
+    list_display_links = ["number"]
+    list_filter = ["outcome"]
+    search_fields = ["run__name__istartswith", "worker_name"]
+    ordering = ["-id"]
+
+
+@admin.register(RunLease, site=site)
+class RunLeaseAdmin(_OfRun):
+    """Who holds which run now."""
+
+    icon = "lock_clock"
+    list_display = ["run_link", "token", "state", "worker", "dispatched_at", "hard_deadline"]
+    list_display_links = ["token"]
+    list_filter = ["state"]
+    list_select_related = ["run", "worker"]
+    search_fields = ["run__name__istartswith", "worker__name"]
+    ordering = ["-token"]
+
+
+@admin.register(ReadyRun, site=site)
+class ReadyRunAdmin(_OfRun):
+    """Runs that may start now, in the order of their lanes."""
+
+    icon = "hourglass_top"
+    list_display = ["run_link", "lane", "seq", "dispatches"]
+    list_display_links = ["seq"]
+    list_select_related = ["run", "lane"]
+    ordering = ["seq"]
+
+
+@admin.register(ScheduledRun, site=site)
+class ScheduledRunAdmin(_OfRun):
+    """Runs whose time has not come: a later start, or a retry that backs off."""
+
+    icon = "schedule"
+    list_display = ["run_link", "due_at", "dispatches"]
+    list_display_links = ["due_at"]
+    ordering = ["due_at"]
+
+
+@admin.register(Artifact, site=site)
+class ArtifactAdmin(_OfRun):
+    section = "Work"
+    icon = "attach_file"
+    list_display = ["name", "run_link", "size", "media_type", "created_at", "download"]
+    search_fields = ["name", "=sha256"]
+    ordering = ["-id"]
+
+    @display(description="download")
+    def download(self, artifact: Artifact) -> SafeString:
+        path = f"/api/runs/{artifact.run.public_id}/artifacts/{artifact.name}"
+        return format_html('<a href="{}">download</a>', path)
+
+
+@admin.register(Lane, site=site)
+class LaneAdmin(Window):
+    """The units of fairness: queue and priority class."""
+
+    section = "Motion"
+    icon = "format_list_numbered"
+    organization_path = "organization_id"
+    list_display = ["queue", "priority", "paused"]
+    list_filter = ["priority", "paused"]
+    search_fields = ["queue"]

@@ -1,0 +1,82 @@
+"""A run's own log over HTTP: page by page, or as a stream that ends with the run."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from django.http import StreamingHttpResponse
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
+from rest_framework.renderers import JSONRenderer
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from apps.core.rest import sse
+from apps.core.rest.problems import problems
+from apps.core.rest.strict import query
+from apps.events import feed
+from apps.identity import watch
+from apps.identity.rest import actor
+from apps.runs.api.serializers import RunEventPageSerializer, RunEventQuerySerializer
+from apps.runs.api.views import found
+from apps.runs.models import Run
+from apps.runs.services import journal
+from apps.runs.tail import RunLog, as_json
+
+
+class RunLogPages(APIView):
+    """What a run said and what happened to it, from the first line on."""
+
+    actions = {"get": "run.read"}
+    renderer_classes = (JSONRenderer, sse.EventStreamRenderer)
+
+    @extend_schema(
+        operation_id="runs_events",
+        summary="Read or follow a run's own log",
+        description="With `Accept: text/event-stream` the log is streamed: `id` is the seq, "
+        "`event` the kind, `data` the event object. The stream ends after the run's last line.",
+        tags=["Runs"],
+        parameters=[
+            RunEventQuerySerializer,
+            OpenApiParameter(
+                "Last-Event-ID",
+                OpenApiTypes.INT64,
+                OpenApiParameter.HEADER,
+                description="Sent by a reconnecting client; wins over `after`.",
+            ),
+        ],
+        responses={
+            (200, "application/json"): RunEventPageSerializer,
+            (200, sse.MEDIA_TYPE): OpenApiResponse(OpenApiTypes.STR, description="The stream."),
+            **problems(400, 404, 406, 422),
+        },
+    )
+    def get(self, request: Request, run_id: str) -> Response | StreamingHttpResponse:
+        # The state is read before the lines, as ``tail.RunLog`` explains.
+        run = found(request, run_id)
+        asked = query(RunEventQuerySerializer, request.query_params)
+        if sse.wants_stream(request):
+            return _stream(request, run, after=asked["after"])
+        events = journal.page(run, after=asked["after"], limit=asked["limit"])
+        return Response(
+            {
+                "results": [as_json(event) for event in events],
+                "next_after": events[-1].seq if events else asked["after"],
+                "final": run.is_over and len(events) < asked["limit"],
+            }
+        )
+
+
+def _stream(request: Request, run: Run, *, after: int) -> StreamingHttpResponse:
+    watched = watch.begin(
+        actor(request),
+        "run.read",
+        project_id=run.project_id,
+        session_key=request.session.session_key,
+    )
+    log = RunLog(run.pk, run.public_id)
+    return sse.response(
+        feed.follow(log, after=sse.resume_from(request, after=after)),
+        allowed=partial(feed.ask, watched.holds),
+    )

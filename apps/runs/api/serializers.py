@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+from rest_framework import serializers
+
+from apps.core.rest.strict import StrictSerializer
+from apps.runs.models import Artifact, Run, RunEvent
+from apps.runs.types import DISPATCHED, EventKind, Priority, RunState, TaskSpec
+
+_DAY_S = 24 * 60 * 60
+PRIORITIES = [label for _, label in Priority.choices]
+STATES = [*RunState.values, DISPATCHED]
+
+
+class RetrySerializer(StrictSerializer):
+    """When an attempt is tried again. Times in seconds. What is left out stays the version's."""
+
+    max_attempts = serializers.IntegerField(min_value=1, max_value=100, required=False)
+    backoff = serializers.ChoiceField(choices=["exponential", "fixed"], required=False)
+    base_s = serializers.FloatField(min_value=0, max_value=_DAY_S, required=False)
+    factor = serializers.FloatField(min_value=1, max_value=10, required=False)
+    max_s = serializers.FloatField(min_value=0, max_value=_DAY_S, required=False)
+    jitter = serializers.FloatField(min_value=0, max_value=1, required=False)
+    retry_on = serializers.ListField(
+        child=serializers.SlugField(max_length=64), max_length=50, required=False
+    )
+    give_up_on = serializers.ListField(
+        child=serializers.SlugField(max_length=64), max_length=50, required=False
+    )
+
+
+class TaskRequestSerializer(StrictSerializer):
+    """What is asked for. Any field that is not here is refused."""
+
+    project = serializers.CharField(max_length=64, help_text="Id or slug.")
+    agent = serializers.CharField(max_length=64, help_text="Id or slug.")
+    input = serializers.DictField(
+        help_text="What the agent gets; checked against its input schema. A property of format "
+        "`aos-file` names an input file of the project."
+    )
+    priority = serializers.ChoiceField(
+        choices=PRIORITIES, default="normal", help_text="A strict class: urgent always goes first."
+    )
+    run_at = serializers.DateTimeField(
+        required=False, allow_null=True, help_text="Not before this time. UTC unless it says else."
+    )
+    queue = serializers.RegexField(
+        r"\A[a-z0-9][a-z0-9._-]*\Z",
+        max_length=64,
+        default="default",
+        help_text="Lower-case letters, digits, dots, dashes and underscores.",
+    )
+    timeout_s = serializers.IntegerField(
+        min_value=1,
+        max_value=_DAY_S,
+        required=False,
+        allow_null=True,
+        help_text="Seconds one attempt may take; the version's own limit by default.",
+    )
+    queue_deadline_s = serializers.IntegerField(
+        min_value=1,
+        max_value=30 * _DAY_S,
+        required=False,
+        allow_null=True,
+        help_text="The run expires when it has not started after this many seconds.",
+    )
+    retry = RetrySerializer(required=False)
+    labels = serializers.DictField(
+        child=serializers.CharField(max_length=200, allow_blank=True),
+        required=False,
+        help_text="Up to 32 words of your own, kept with the run.",
+    )
+
+    def validate_labels(self, labels: dict[str, str]) -> dict[str, str]:
+        if len(labels) > 32:
+            raise serializers.ValidationError("must be at most 32")
+        if any(not 1 <= len(name) <= 64 for name in labels):
+            raise serializers.ValidationError("names must be 1 to 64 characters long")
+        return labels
+
+
+def task_of(wanted: dict[str, Any]) -> TaskSpec:
+    """The task in a validated request; project and agent are looked up by the view."""
+    return TaskSpec(
+        input=wanted["input"],
+        priority=Priority(PRIORITIES.index(wanted["priority"])),
+        run_at=wanted.get("run_at"),
+        queue=wanted["queue"],
+        timeout_s=wanted.get("timeout_s"),
+        queue_deadline_s=wanted.get("queue_deadline_s"),
+        retry=dict(wanted.get("retry", {})),
+        labels=dict(wanted.get("labels", {})),
+    )
+
+
+class ProjectReferenceSerializer(serializers.Serializer[Any]):
+    id = serializers.UUIDField()
+    slug = serializers.CharField()
+    name = serializers.CharField()
+
+
+class AgentReferenceSerializer(serializers.Serializer[Any]):
+    id = serializers.UUIDField()
+    slug = serializers.CharField()
+    title = serializers.CharField()
+
+
+class FailureSerializer(serializers.Serializer[Any]):
+    code = serializers.CharField(help_text="Stable, for programs.")
+    detail = serializers.CharField(help_text="A sentence, for people.")
+    retryable = serializers.BooleanField(help_text="Whether trying again may help.")
+
+
+class RunSerializer(serializers.Serializer[Run]):
+    """One request to an agent, from submission to its final state."""
+
+    id = serializers.UUIDField(source="public_id")
+    state = serializers.ChoiceField(choices=STATES, source="shown_state")
+    project = ProjectReferenceSerializer()
+    agent = AgentReferenceSerializer(source="agent_version.agent")
+    agent_version = serializers.IntegerField(source="agent_version.number")
+    kind = serializers.CharField(source="agent_version.agent.kind")
+    name = serializers.CharField(help_text="As Flower and the lists show it.")
+    queue = serializers.CharField()
+    priority = serializers.ChoiceField(choices=PRIORITIES, source="get_priority_display")
+    labels = serializers.DictField(child=serializers.CharField())
+    trace_id = serializers.CharField(help_text="W3C trace id, from request to receipt.")
+    attempts = serializers.IntegerField(help_text="How many executions have begun.")
+    isolation = serializers.CharField(
+        help_text="How the last attempt was isolated; `none` is development only, empty is not yet."
+    )
+    run_at = serializers.DateTimeField(allow_null=True)
+    created_at = serializers.DateTimeField()
+    started_at = serializers.DateTimeField(allow_null=True)
+    finished_at = serializers.DateTimeField(allow_null=True)
+    result = serializers.DictField(allow_null=True)
+    error = FailureSerializer(allow_null=True)
+    links = serializers.SerializerMethodField()
+
+    def get_links(self, run: Run) -> dict[str, str]:
+        this = f"/api/runs/{run.public_id}"
+        return {
+            "self": this,
+            "events": f"{this}/events",
+            "artifacts": f"{this}/artifacts",
+            "cancel": f"{this}/cancel",
+            "rerun": f"{this}/rerun",
+            "page": f"/runs/{run.public_id}",
+        }
+
+
+class RunFilterSerializer(serializers.Serializer[Any]):
+    state = serializers.ChoiceField(choices=STATES, required=False)
+    project = serializers.CharField(max_length=64, required=False, help_text="Id or slug.")
+    agent = serializers.CharField(max_length=64, required=False, help_text="Id or slug.")
+    queue = serializers.CharField(max_length=64, required=False)
+    trace_id = serializers.RegexField(
+        r"\A[0-9a-f]{32}\Z", required=False, help_text="32 hex digits."
+    )
+    created_after = serializers.DateTimeField(required=False, help_text="At or after this time.")
+    created_before = serializers.DateTimeField(required=False, help_text="Before this time.")
+
+
+class RunEventSerializer(serializers.Serializer[RunEvent]):
+    """A line of the run's own log."""
+
+    seq = serializers.IntegerField(help_text="From 1, without gaps.")
+    kind = serializers.ChoiceField(choices=EventKind.choices)
+    payload = serializers.DictField()
+    at = serializers.DateTimeField()
+
+
+class RunEventPageSerializer(serializers.Serializer[Any]):
+    results = RunEventSerializer(many=True)
+    next_after = serializers.IntegerField(help_text="Pass as ?after= to go on.")
+    final = serializers.BooleanField(help_text="The run is over and this was the end of its log.")
+
+
+class RunEventQuerySerializer(serializers.Serializer[Any]):
+    after = serializers.IntegerField(
+        min_value=0, max_value=2**31 - 1, default=0, help_text="The last seq you have."
+    )
+    limit = serializers.IntegerField(min_value=1, max_value=1000, default=200)
+
+
+class ArtifactSerializer(serializers.ModelSerializer[Artifact]):
+    links = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Artifact
+        fields = ["name", "size", "sha256", "media_type", "created_at", "links"]
+        read_only_fields = fields
+
+    def get_links(self, artifact: Artifact) -> dict[str, str]:
+        run: Run = self.context["run"]
+        return {"download": f"/api/runs/{run.public_id}/artifacts/{quote(artifact.name)}"}

@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+from django.urls import path
+
+from apps.runs.api.log import RunLogPages
+from apps.runs.api.views import (
+    ArtifactCollection,
+    ArtifactDownload,
+    Cancel,
+    Rerun,
+    RunCollection,
+    RunDetail,
+    RunSubmission,
+)
+
+urlpatterns = [
+    path("run", RunSubmission.as_view()),
+    path("runs", RunCollection.as_view()),
+    path("runs/<str:run_id>", RunDetail.as_view()),
+    path("runs/<str:run_id>/cancel", Cancel.as_view()),
+    path("runs/<str:run_id>/rerun", Rerun.as_view()),
+    path("runs/<str:run_id>/events", RunLogPages.as_view()),
+    path("runs/<str:run_id>/artifacts", ArtifactCollection.as_view()),
+    path("runs/<str:run_id>/artifacts/<path:name>", ArtifactDownload.as_view()),
+]

@@ -1,0 +1,64 @@
+"""Production does not start with what must never run there."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+GOOD = {
+    "PATH": "/usr/bin",
+    "DJANGO_SETTINGS_MODULE": "aos_project.settings.production",
+    "AOS_SECRET_KEY": "k" * 50,
+    "AOS_ALLOWED_HOSTS": "aos.example",
+    "DATABASE_URL": "postgresql://aos:x@db/aos",
+    "REDIS_URL": "redis://redis:6379/0",
+}
+READ = "from django.conf import settings; print(settings.DEBUG, settings.AOS_SANDBOX_DRIVER)"
+
+
+def boot(**changed: str | None) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in (GOOD | changed).items() if value is not None}
+    return subprocess.run(
+        [sys.executable, "-c", READ],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_production_starts_with_good_settings():
+    done = boot()
+
+    assert done.stdout.strip() == "False docker", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"AOS_SECRET_KEY": None}, "AOS_SECRET_KEY is required"),
+        ({"AOS_SECRET_KEY": "dev-only-never-in-production-but-long"}, "is a default"),
+        ({"AOS_SECRET_KEY": "short"}, "shorter than 32"),
+        ({"AOS_ALLOWED_HOSTS": None}, "must name the hosts"),
+        ({"AOS_ALLOWED_HOSTS": "aos.example,*"}, "'*' is not a name"),
+        ({"DEBUG": "1"}, "DEBUG is on"),
+        ({"AOS_DEBUG": "yes"}, "DEBUG is on"),
+        ({"AOS_SANDBOX_DRIVER": "local"}, "isolates nothing"),
+        ({"DATABASE_URL": None}, "DATABASE_URL is required"),
+        ({"DATABASE_URL": "mysql://db/aos"}, "must look like postgresql://"),
+        ({"REDIS_URL": None}, "REDIS_URL is required"),
+        ({"AOS_WORKER_SLOTS": "many"}, "is not a whole number"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_production_refuses_and_says_why(changed, told):
+    done = boot(**changed)
+
+    assert done.returncode != 0
+    assert "ImproperlyConfigured" in done.stderr
+    assert told in done.stderr

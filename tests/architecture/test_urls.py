@@ -1,0 +1,104 @@
+"""Every address is somebody's decision: an action of the matrix, a sign-in, or public and listed."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+from django.urls import URLPattern, get_resolver
+from rest_framework.permissions import AllowAny, IsAuthenticated
+from rest_framework.views import APIView
+
+from apps.identity.adminsite import site
+from apps.identity.matrix import MATRIX
+from apps.identity.permissions import MatrixPermission
+
+# Nobody is asked who they are.
+PUBLIC = {"healthz", "readyz", "api/schema", "api/docs", "^api(/|$)", "login", "logout"}
+# A sign-in is enough to ask; what one finds depends on ``visible_to``.
+SIGNED_IN = {"api/me", "api/rbac/me"}
+# Asks the matrix itself; its own tests show it.
+BY_ITSELF = {"flower/", "flower/<path:path>"}
+METHODS = {"get", "post", "put", "patch", "delete"}
+
+
+def leaves(patterns: list[Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for pattern in patterns:
+        route = prefix + str(pattern.pattern)
+        if isinstance(pattern, URLPattern):
+            yield route, pattern.callback
+        elif pattern.namespace != "admin":
+            yield from leaves(pattern.url_patterns, route)
+
+
+ROUTES = list(leaves(get_resolver().url_patterns))
+
+
+def view_class(callback: Any) -> Any:
+    return getattr(callback, "cls", None) or getattr(callback, "view_class", None)
+
+
+def apis() -> Iterator[tuple[str, type[APIView]]]:
+    for route, callback in ROUTES:
+        cls = view_class(callback)
+        if inspect.isclass(cls) and issubclass(cls, APIView):
+            yield route, cls
+
+
+def test_every_method_of_the_api_is_an_action_of_the_matrix():
+    undecided = []
+    for route, cls in apis():
+        if route in PUBLIC | SIGNED_IN:
+            continue
+        offered = {method for method in METHODS if hasattr(cls, method)}
+        actions = getattr(cls, "actions", {})
+        if set(actions) != offered or not set(actions.values()) <= set(MATRIX):
+            undecided.append(route)
+
+    assert undecided == []
+
+
+def test_nothing_replaces_the_permission_but_the_listed():
+    for route, cls in apis():
+        asked = set(cls.permission_classes)
+        if route in SIGNED_IN:
+            assert asked == {IsAuthenticated}, route
+        elif route in PUBLIC:
+            assert asked == {AllowAny}, route
+        else:
+            assert asked == {MatrixPermission}, route
+
+
+def is_guarded_page(callback: Any) -> bool:
+    """Pages say so where they are defined: with the hub's ``signed_in``."""
+    return callback.__module__ == "apps.hub.views" and hasattr(callback, "__wrapped__")
+
+
+def test_every_other_address_is_listed_or_asks_for_a_sign_in():
+    known = PUBLIC | SIGNED_IN | BY_ITSELF | {route for route, _ in apis()}
+
+    left = [route for route, view in ROUTES if route not in known and not is_guarded_page(view)]
+
+    assert left == []
+
+
+def test_every_public_address_exists():
+    assert {route for route, _ in ROUTES} >= PUBLIC | SIGNED_IN | BY_ITSELF
+
+
+def test_no_address_of_ours_ends_with_a_slash():
+    slashed = {route for route, _ in ROUTES if route.endswith("/")}
+
+    assert slashed == {"flower/"}
+
+
+def test_every_action_of_the_matrix_is_asked_for_somewhere():
+    asked = {action for _, cls in apis() for action in getattr(cls, "actions", {}).values()}
+    windows = {
+        getattr(window, name)
+        for window in site._registry.values()
+        for name in ("add_action", "change_action", "delete_action")
+    }
+
+    assert set(MATRIX) - asked - windows == {"admin.view", "queue.watch"}

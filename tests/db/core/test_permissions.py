@@ -1,0 +1,192 @@
+"""Every endpoint against every kind of caller. The table is written by hand, on purpose: it says what
+was decided, not what the code does."""
+
+from __future__ import annotations
+
+import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.urls import get_resolver
+from django.urls.resolvers import URLPattern
+
+from apps.identity.matrix import MATRIX, SCOPES
+from tests.faces import api, key, problem, session
+from tests.factories import HELLO, make_agent, make_artifact, make_cast, make_project, make_run
+
+pytestmark = pytest.mark.django_db
+
+VIEWER, OPERATOR, ADMIN = 1, 2, 3
+RANKS = {"vera": VIEWER, "oscar": OPERATOR, "adam": ADMIN, "olivia": 4}
+
+TASK = {"project": "demo", "agent": "hello", "input": {}}
+# method, path, body, the least rank, the scope a token needs, the answer to who may
+TABLE = [
+    ("post", "/api/run", TASK, OPERATOR, "run:write", 202),
+    ("get", "/api/runs", None, VIEWER, "run:read", 200),
+    ("post", "/api/runs", TASK, OPERATOR, "run:write", 202),
+    ("get", "/api/runs/{run}", None, VIEWER, "run:read", 200),
+    ("post", "/api/runs/{run}/cancel", None, OPERATOR, "run:write", 202),
+    ("post", "/api/runs/{run}/rerun", None, OPERATOR, "run:write", 202),
+    ("get", "/api/runs/{run}/events", None, VIEWER, "run:read", 200),
+    ("get", "/api/runs/{run}/artifacts", None, VIEWER, "run:read", 200),
+    ("get", "/api/runs/{run}/artifacts/report.md", None, VIEWER, "run:read", 200),
+    ("get", "/api/projects", None, VIEWER, "project:read", 200),
+    ("post", "/api/projects", {"slug": "s", "name": "S"}, ADMIN, "project:write", 201),
+    ("get", "/api/projects/demo", None, VIEWER, "project:read", 200),
+    ("get", "/api/projects/demo/files", None, VIEWER, "project:read", 200),
+    ("post", "/api/projects/demo/files", "upload", OPERATOR, "project:write", 201),
+    ("get", "/api/agents", None, VIEWER, "agent:read", 200),
+    ("post", "/api/agents", {"slug": "s", "title": "S"}, ADMIN, "agent:write", 201),
+    ("get", "/api/agents/hello", None, VIEWER, "agent:read", 200),
+    ("get", "/api/agents/hello/versions", None, VIEWER, "agent:read", 200),
+    ("post", "/api/agents/hello/versions", {"spec": HELLO}, ADMIN, "agent:write", 201),
+    ("get", "/api/agents/hello/versions/1", None, VIEWER, "agent:read", 200),
+    ("post", "/api/agents/hello/release", {"version": 1}, ADMIN, "agent:write", 200),
+    ("get", "/api/rbac/tokens", None, VIEWER, "token:write", 200),
+    (
+        "post",
+        "/api/rbac/tokens",
+        {"name": "t", "scopes": ["token:write"]},
+        VIEWER,
+        "token:write",
+        201,
+    ),
+    ("delete", "/api/rbac/tokens/nobodys", None, VIEWER, "token:write", 404),
+    ("get", "/api/events?project=demo", None, VIEWER, "event:read", 200),
+    ("get", "/api/events/stream?project=demo", None, VIEWER, "event:read", 200),
+    ("get", "/metrics", None, OPERATOR, "metrics:read", 200),
+]
+# What is left: public, or for anybody who is signed in.
+ELSEWHERE = {"/api/schema", "/api/docs", "/api/me", "/api/rbac/me"}
+IDS = [f"{method} {path}" for method, path, *_ in TABLE]
+
+
+@pytest.fixture
+def cast():
+    return make_cast()
+
+
+@pytest.fixture
+def address(cast):
+    project = make_project(organization=cast.organization, slug="demo")
+    agent = make_agent(organization=cast.organization, slug="hello")
+    run = make_run(project=project, agent=agent)
+    make_artifact(run)
+    return lambda path: path.format(run=run.public_id)
+
+
+def send(client, method, path, body):
+    if body == "upload":
+        body = {"file": SimpleUploadedFile("a.csv", b"x")}
+        return client.post(path, body, format="multipart", headers=key())
+    response = getattr(client, method)(path, body, format="json", headers=key())
+    if "Content-Disposition" in response:
+        b"".join(response.streaming_content)
+    return response
+
+
+@pytest.mark.parametrize(("method", "path", "body", "rank", "scope", "status"), TABLE, ids=IDS)
+def test_each_role_may_what_its_rank_allows(cast, address, method, path, body, rank, scope, status):
+    for name, has in RANKS.items():
+        response = send(api(getattr(cast, name)), method, address(path), body)
+
+        if has >= rank:
+            # The second who makes the same thing meets the first one's.
+            assert response.status_code in {status, 409}, (name, response.content)
+        else:
+            assert response.status_code == 403, name
+            assert problem(response)["code"] == "not_allowed"
+
+
+@pytest.mark.parametrize(("method", "path", "body", "rank", "scope", "status"), TABLE, ids=IDS)
+def test_a_token_without_the_scope_is_refused_whoever_owns_it(
+    cast, address, method, path, body, rank, scope, status
+):
+    others = [other for other in SCOPES if other != scope]
+
+    without = send(api(cast.olivia, *others), method, address(path), body)
+    alone = send(api(cast.olivia, scope), method, address(path), body)
+
+    assert without.status_code == 403
+    assert problem(without)["code"] == "scope_missing"
+    assert problem(without)["params"] == {"scope": scope}
+    assert alone.status_code == status
+
+
+@pytest.mark.parametrize(("method", "path", "body", "rank", "scope", "status"), TABLE, ids=IDS)
+def test_nobody_gets_in_without_a_name(cast, address, method, path, body, rank, scope, status):
+    response = send(api(), method, address(path), body)
+
+    assert response.status_code == 401
+    assert problem(response)["code"] == "not_authenticated"
+
+
+@pytest.mark.parametrize(("method", "path", "body", "rank", "scope", "status"), TABLE, ids=IDS)
+def test_a_stranger_finds_nothing_of_ours(cast, address, method, path, body, rank, scope, status):
+    response = send(api(cast.sam), method, address(path), body)
+
+    names_ours = "{" in path or any(word in f"{path} {body}" for word in ("demo", "'hello'"))
+    if names_ours or "/hello" in path:
+        assert response.status_code == 404
+        problem(response)
+    elif method == "get" and path != "/metrics":
+        assert [row for row in response.json()["results"] if row.get("name") != "test"] == []
+
+
+def test_the_table_is_complete():
+    routes = {
+        "/" + prefix + str(pattern.pattern)
+        for prefix, pattern in leaves(get_resolver().url_patterns)
+        if (prefix + str(pattern.pattern)).startswith(("api/", "metrics"))
+    }
+
+    told = {shape(path) for _, path, *_ in TABLE} | ELSEWHERE
+
+    assert {shape(route) for route in routes} == told
+
+
+def leaves(patterns, prefix=""):
+    for pattern in patterns:
+        if isinstance(pattern, URLPattern):
+            yield prefix, pattern
+        else:
+            yield from leaves(pattern.url_patterns, prefix + str(pattern.pattern))
+
+
+def shape(path):
+    """``/api/runs/{run}/events`` and its route alike: names of things become stars."""
+    parts = path.split("?")[0].split("/")
+    places = {"demo", "hello", "1", "report.md", "nobodys"}
+    return "/".join("*" if part in places or part[:1] in {"<", "{"} else part for part in parts)
+
+
+def test_every_action_of_the_matrix_can_be_asked_for_somewhere():
+    scopes = {scope for *_, scope, _ in TABLE}
+
+    # The admin site and Flower are asked for in their own tests.
+    assert scopes | {"admin", "queue:read"} == {rule.scope for rule in MATRIX.values()}
+
+
+@pytest.mark.parametrize("method", ["put", "patch", "delete", "trace"])
+def test_a_method_nobody_offers_is_refused(cast, method):
+    response = (
+        getattr(api(cast.olivia), method)("/api/runs")
+        if method != "trace"
+        else api(cast.olivia).generic("TRACE", "/api/runs")
+    )
+
+    assert response.status_code in {403, 405}
+    problem(response)
+
+
+def test_a_session_reads_like_a_token_does(cast, address):
+    response = session(cast.vera).get("/api/runs")
+
+    assert response.status_code == 200
+
+
+def test_an_unknown_path_is_a_problem_too(cast):
+    for path in ("/api", "/api/", "/api/nothing", "/api/runs/", "/api/runs//events"):
+        response = api(cast.olivia).get(path)
+
+        assert response.status_code == 404
+        assert problem(response)["code"] == "not_found"
