@@ -1,0 +1,1 @@
+"""What we measure against: what a team would write with Celery alone."""
