@@ -3,6 +3,8 @@ a record must outlive what it describes."""
 
 from __future__ import annotations
 
+from uuid import UUID
+
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
@@ -35,6 +37,7 @@ class OutboxEntry(_Fact):
     """
 
     class Meta:
+        verbose_name_plural = "outbox entries"
         constraints = [
             models.UniqueConstraint(
                 name="events_outbox_one_receipt_per_run",
@@ -58,7 +61,7 @@ class Stream(models.Model):
 
 
 class EventQuerySet(models.QuerySet["Event"]):
-    def after(self, seq: int, *, project_id: object) -> EventQuerySet:
+    def after(self, seq: int, *, project_id: UUID) -> EventQuerySet:
         """One project's events behind a cursor, in order."""
         return self.filter(project_id=project_id, seq__gt=seq).order_by("seq")
 
@@ -112,3 +115,51 @@ class AuditEntry(models.Model):
 
     def __str__(self) -> str:
         return f"{self.actor_name} {self.action} {self.resource_type} {self.resource_id}"
+
+
+class AuditInbox(models.Model):
+    """Audit entries that wait for their place in the chain. A trigger adds them, the sealer takes them.
+
+    The chain is not extended by the acting transaction itself: that would make every act of an
+    organization wait for the one before it.
+    """
+
+    entry = models.OneToOneField(
+        AuditEntry, on_delete=models.CASCADE, primary_key=True, related_name="+"
+    )
+
+    def __str__(self) -> str:
+        return f"unsealed {self.entry_id}"
+
+
+class AuditSeal(models.Model):
+    """An audit entry's place in its organization's chain, and the hash that covers all before it.
+
+    The entry is named by value: a seal whose entry is gone is evidence, and must be storable.
+    """
+
+    organization_id = models.UUIDField()
+    seq = models.BigIntegerField()
+    entry_id = models.BigIntegerField(unique=True)
+    hash = models.BinaryField(max_length=32)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                name="events_auditseal_one_seq_each", fields=["organization_id", "seq"]
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"seal {self.seq} of {self.organization_id}"
+
+
+class AuditCheckpoint(models.Model):
+    """The database's copy of a signed checkpoint; the one that counts lies outside."""
+
+    number = models.BigIntegerField(unique=True)
+    body = models.JSONField()
+    signature = models.CharField(max_length=128)
+
+    def __str__(self) -> str:
+        return f"checkpoint {self.number}"

@@ -21,7 +21,7 @@ from django.db import Error as DatabaseError
 from django.db import connection, transaction
 
 from apps.core import doorbell
-from apps.events.services import relay
+from apps.events.services import chain, checkpoints, relay
 from apps.runs.services import dispatch, fleet, leadership, recovery
 from apps.runs.services.leadership import Seat, SeatLost
 from workers.engine.publish import BrokerAway, Publisher
@@ -34,6 +34,8 @@ BUSY_S: Final = 0.05
 IDLE_S: Final = 1.0
 SWEEP_S: Final = 1.0
 HOUSEKEEPING_S: Final = 3600.0
+CHECKPOINT_S: Final = 60.0
+CHECKPOINT_ENTRIES: Final = 1000
 
 
 class Engine:
@@ -52,6 +54,9 @@ class Engine:
         self._next_renewal = 0.0
         self._next_sweep = 0.0
         self._next_housekeeping = 0.0
+        self._next_checkpoint = 0.0
+        # Sealed since the last checkpoint. One, so that a new leader signs what it found.
+        self._unsigned = 1
 
     def stop(self) -> None:
         self._stopping.set()
@@ -118,8 +123,9 @@ class Engine:
         promoted = dispatch.promote()
         claimed = self._dispatch(seat)
         moved = self._relay(seat)
+        sealed = self._seal(seat)
         reclaimed = self._sweep(seat)
-        return bool(promoted or claimed or moved or reclaimed)
+        return bool(promoted or claimed or moved or sealed or reclaimed)
 
     def _dispatch(self, seat: Seat) -> int:
         slots = dispatch.free_slots()
@@ -140,6 +146,22 @@ class Engine:
         with transaction.atomic():
             leadership.require(seat)
             return relay.move()
+
+    def _seal(self, seat: Seat) -> int:
+        """Extend the audit chains; sign their ends every minute or thousand entries, if they grew."""
+        with transaction.atomic():
+            leadership.require(seat)
+            sealed = chain.seal()
+        self._unsigned += sealed
+        if self._unsigned and (
+            time.monotonic() >= self._next_checkpoint or self._unsigned >= CHECKPOINT_ENTRIES
+        ):
+            with transaction.atomic():
+                leadership.require(seat)
+                checkpoints.write()
+            self._unsigned = 0
+            self._next_checkpoint = time.monotonic() + CHECKPOINT_S
+        return sealed
 
     def _sweep(self, seat: Seat) -> int:
         now = time.monotonic()

@@ -78,6 +78,7 @@ class Migration(migrations.Migration):
                 ('at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
             ],
             options={
+                'verbose_name_plural': 'outbox entries',
                 'constraints': [models.UniqueConstraint(condition=models.Q(('type', 'task.receipt')), fields=('run_id',), name='events_outbox_one_receipt_per_run')],
             },
         ),
