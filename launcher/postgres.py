@@ -205,7 +205,12 @@ def wait_until_ready(url: str, *, seconds: float = READY_SECONDS) -> bool:
         try:
             with psycopg.connect(url, connect_timeout=3):
                 return True
-        except psycopg.OperationalError:
+        except psycopg.OperationalError as error:
+            if "password authentication failed" in str(error):
+                raise Problem(
+                    "The embedded PostgreSQL refuses its own password.",
+                    step="Run `make stop`, then the same command again: that gives it a new one.",
+                ) from error
             time.sleep(0.05)
     return False
 

@@ -137,13 +137,13 @@ class SandboxDriverContract:
         assert execution.exit.error() is None
 
     def test_output_comes_while_the_command_runs(self, sandbox):
-        execution = iter(sandbox.run(sh("echo first; sleep 1; echo second")))
+        execution = iter(sandbox.run(sh("echo first; sleep 2; echo second")))
         started = time.monotonic()
 
         first = next(execution)
 
         assert first.data == b"first\n"
-        assert time.monotonic() - started < 0.9
+        assert time.monotonic() - started < 1.8
         assert b"".join(output.data for output in execution) == b"second\n"
 
     def test_an_exit_is_not_known_before_the_end(self, sandbox):
@@ -224,10 +224,10 @@ class SandboxDriverContract:
         sandbox.run(sh("true")).wait()
         started = time.monotonic()
 
-        for _ in range(20):
+        for _ in range(40):
             assert sandbox.run(Command(argv=("true",))).wait().outcome == Outcome.SUCCEEDED
 
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 40 * 0.045  # what one exec of the engine costs
 
     # --- nothing survives its command ---
 
@@ -332,19 +332,18 @@ class SandboxDriverContract:
             "time.sleep(2)\n"
         )
         execution = sandbox.run(python(script, output_limit=100_000, mark="::mark "))
-        started = time.monotonic()
-        last_mark_at = 0.0
+        last_mark_at = float("inf")
         text = b""
 
         for output in execution:
             text += output.data
             if b"::mark split in two\n" in output.data:
-                last_mark_at = time.monotonic() - started
+                last_mark_at = time.monotonic()
 
         marks = [line for line in text.split(b"\n") if line.startswith(b"::mark ")]
         assert marks == [*(b"::mark %d" % n for n in range(20)), b"::mark split in two"]
         assert execution.exit.truncated
-        assert 0 < last_mark_at < 2
+        assert time.monotonic() - last_mark_at > 1
 
     # --- kill ---
 
@@ -626,7 +625,7 @@ class SandboxDriverContract:
             one.put_files({"mine": b"1"})
             results: list[Exit] = []
             threads = [
-                threading.Thread(target=lambda s=s: results.append(s.run(sh("sleep 1")).wait()))
+                threading.Thread(target=lambda s=s: results.append(s.run(sh("sleep 2")).wait()))
                 for s in (one, other)
             ]
             started = time.monotonic()
@@ -636,7 +635,7 @@ class SandboxDriverContract:
                 thread.join()
 
             assert [ended.outcome for ended in results] == [Outcome.SUCCEEDED] * 2
-            assert time.monotonic() - started < 1.9
+            assert time.monotonic() - started < 3.8
             assert [entry.name for entry in other.list_files()] == ["out"]
 
 
