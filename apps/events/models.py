@@ -90,6 +90,12 @@ class Event(_Fact):
         return f"{self.type} {self.seq}"
 
 
+class AuditEntryQuerySet(models.QuerySet["AuditEntry"]):
+    def visible_to(self, organization_id: UUID) -> AuditEntryQuerySet:
+        """One organization's entries: nobody reads another's."""
+        return self.filter(organization_id=organization_id)
+
+
 class AuditEntry(models.Model):
     """Who did what to which resource. Written in the transaction of the act, never changed."""
 
@@ -104,6 +110,8 @@ class AuditEntry(models.Model):
     detail = models.JSONField(default=dict)
     trace_id = models.CharField(max_length=32, blank=True)
     at = models.DateTimeField(db_default=Now())
+
+    objects = AuditEntryQuerySet.as_manager()
 
     class Meta:
         ordering = ["-id"]

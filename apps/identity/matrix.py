@@ -34,6 +34,7 @@ MATRIX: Final = {
     "run.submit": _rule(Role.OPERATOR, "run:write"),
     "run.cancel": _rule(Role.OPERATOR, "run:write"),
     "run.rerun": _rule(Role.OPERATOR, "run:write"),
+    "audit.read": _rule(Role.ADMIN, "audit:read"),
     "token.manage": _rule(Role.VIEWER, "token:write"),
     "admin.view": _rule(Role.ADMIN, "admin"),
     "people.manage": _rule(Role.ADMIN, "admin"),

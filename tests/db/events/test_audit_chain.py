@@ -6,12 +6,13 @@ from uuid import uuid4
 
 import pytest
 from django.core.management import CommandError, call_command
-from django.db import IntegrityError, connection, transaction
+from django.db import IntegrityError, transaction
 
 from apps.core import sql
 from apps.events.models import AuditCheckpoint, AuditEntry, AuditInbox, AuditSeal
 from apps.events.services import chain, checkpoints, outbox, proof
 from apps.events.types import ActorRef
+from tests.support.tampering import by_hand
 
 pytestmark = pytest.mark.django_db
 
@@ -38,17 +39,6 @@ def _acts(count, organization=None):
 def _seal_all():
     while chain.seal():
         pass
-
-
-def _by_hand(statement, **params):
-    """What a person with the database's password can do: switch the triggers off, and write."""
-    with connection.cursor() as cursor:
-        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
-        for table in ("events_auditentry", "events_auditseal", "events_auditcheckpoint"):
-            cursor.execute(f"ALTER TABLE {table} DISABLE TRIGGER USER")
-        cursor.execute(statement, params)
-        for table in ("events_auditentry", "events_auditseal", "events_auditcheckpoint"):
-            cursor.execute(f"ALTER TABLE {table} ENABLE TRIGGER USER")
 
 
 def test_an_untouched_log_is_intact():
@@ -102,7 +92,7 @@ def test_G8_each_kind_of_tampering_is_found_and_named(statement):  # noqa: N802
     ids = list(AuditEntry.objects.order_by("id").values_list("id", flat=True))
     target, other = ids[10], ids[14]
 
-    _by_hand(statement, id=target, other=other)
+    by_hand(statement, id=target, other=other)
 
     (verdict,) = proof.verify(organization).verdicts
     assert not verdict.is_intact
@@ -119,7 +109,7 @@ def test_G8_random_tampering_is_always_found():  # noqa: N802
         target, other = dice.sample(ids, 2)
         point = transaction.savepoint()
 
-        _by_hand(statement, id=target, other=other)
+        by_hand(statement, id=target, other=other)
 
         assert not proof.verify(organization).is_intact, (name, target)
         transaction.savepoint_rollback(point)
@@ -128,14 +118,14 @@ def test_G8_random_tampering_is_always_found():  # noqa: N802
 
 def _rewrite_everything(organization):
     """Forge an entry and compute every later hash anew, as an owner of the database can."""
-    _by_hand("UPDATE events_auditentry SET actor_name = 'mallory' WHERE resource_id = '3'")
+    by_hand("UPDATE events_auditentry SET actor_name = 'mallory' WHERE resource_id = '3'")
     rows = sql.fetch(
         chain.SQL["chain"], {"organization_id": organization, "after": 0, "limit": 1000}
     )
     before = chain.GENESIS
     for row in rows:
         before = chain.digest(row, seq=row["seq"], before=before)
-        _by_hand(
+        by_hand(
             "UPDATE events_auditseal SET hash = %(hash)s WHERE entry_id = %(id)s",
             hash=before,
             id=row["id"],
@@ -167,8 +157,8 @@ def test_a_chain_cut_short_of_its_checkpoint_is_found():
     _seal_all()
     checkpoints.write()
 
-    _by_hand("DELETE FROM events_auditentry WHERE resource_id::int >= 8")
-    _by_hand("DELETE FROM events_auditseal WHERE seq > 8")
+    by_hand("DELETE FROM events_auditentry WHERE resource_id::int >= 8")
+    by_hand("DELETE FROM events_auditseal WHERE seq > 8")
 
     assert not proof.verify(organization).is_intact
 
@@ -221,7 +211,7 @@ def test_the_command_says_what_is_broken():
     _acts(3)
     _seal_all()
     call_command("audit_verify")
-    _by_hand("UPDATE events_auditentry SET action = 'nothing' WHERE resource_id = '1'")
+    by_hand("UPDATE events_auditentry SET action = 'nothing' WHERE resource_id = '1'")
 
     with pytest.raises(CommandError, match="tampered"):
         call_command("audit_verify")

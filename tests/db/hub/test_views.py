@@ -356,7 +356,7 @@ def test_a_reader_far_behind_gets_the_newest_cards_and_a_way_to_the_rest(
 
     html = response.content.decode()
     assert response.headers["X-Aos-Seq"] == "21"
-    assert "Step 19" in html
+    assert "Step 18" in html
     assert "13 more updates grouped" in html
     assert "?after=3&amp;until=16&amp;all=1" in html
 
