@@ -100,6 +100,7 @@ class Child:
             self.state = State.STOPPED
             return
         self.state = State.STOPPING
+        self._since = time.time()
         # Not reaped yet, so the id is still this program's.
         os.kill(self._popen.pid, signal.Signals[self.service.stop_signal])
 

@@ -124,12 +124,11 @@ def stop(home: Home, *, tell: Callable[[str], None]) -> bool:
     supervisor.send(signal.SIGTERM)
     while supervisor.is_alive:
         time.sleep(0.1)
-        waited = time.monotonic() - begin
-        _report(home, told, tell, graces if waited > PATIENCE_SECONDS else {})
-        if waited > STOP_SECONDS:
+        _report(home, told, tell, graces)
+        if time.monotonic() - begin > STOP_SECONDS:
             # Its services are orphans then, and the caller ends those.
             supervisor.send(signal.SIGKILL)
-    _report(home, told, tell, {})
+    _report(home, told, tell, graces)
     _forget_ended()
     return True
 
@@ -139,18 +138,15 @@ def _report(
 ) -> None:
     """Say once what stopped, and once what is waited for."""
     now = status.read(home.status)
-    lines = {
-        State.STOPPED: "{0} stopped",
-        State.STOPPING: "waiting for {0}, up to {1:.0f} s",
-    }
     for service in reversed(now.services if now else []):
-        if service.state == State.STOPPING and service.name not in graces:
-            continue
-        if service.state in lines:
-            line = lines[State(service.state)].format(service.name, graces.get(service.name, 0))
-            if line not in told:
-                told.add(line)
-                tell(line)
+        line = ""
+        if service.state == State.STOPPED:
+            line = f"{service.name} stopped"
+        elif service.state == State.STOPPING and time.time() - service.since > PATIENCE_SECONDS:
+            line = f"waiting for {service.name}, up to {graces.get(service.name, 0):.0f} s"
+        if line and line not in told:
+            told.add(line)
+            tell(line)
 
 
 def _forget_ended() -> None:

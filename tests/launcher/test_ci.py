@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,15 @@ touch "$STAND/up"
 while :; do sleep 0.05; done
 """
 PYTHON = '#!/bin/sh\necho "$*" >> done\n'
+# Stands for what would change this machine, and notes that it was asked to.
+APT = '#!/bin/sh\necho "apt-get $*" >> "$STAND/project/done"\n'
+FONTS = '#!/bin/sh\necho "Noto Sans CJK JP:style=Bold"\n'
+NOTHING = "#!/bin/sh\n"
+# All the script may find: its PATH leads nowhere else, so that no test can reach the real ones.
+TOOLS = (
+    *("bash", "sh", "env", "make", "cat", "dirname", "grep", "mktemp", "rm", "sed", "seq"),
+    *("setsid", "sleep", "tail", "tee", "timeout", "touch"),
+)
 
 
 @dataclass
@@ -38,12 +47,15 @@ class Stand:
     def project(self) -> Path:
         return self.folder / "project"
 
+    def write(self, name: str, text: str) -> None:
+        (self.folder / name).write_text(text)
+        (self.folder / name).chmod(0o755)
+
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        path = f"{self.folder / 'bin'}:{os.defpath}:/usr/sbin:/sbin"
         return subprocess.run(
             [self.project / ".ci/run", *words],
             env={
-                "PATH": path,
+                "PATH": str(self.folder / "bin"),
                 "STAND": str(self.folder),
                 "DOCKER_PIDFILE": str(self.folder / "pid"),
             },
@@ -60,24 +72,54 @@ class Stand:
 
 @pytest.fixture
 def stand(tmp_path: Path) -> Stand:
-    needed = ("make", "git", "iptables", "debootstrap", "chromium", "fc-list")
-    if missing := [
-        name for name in needed if not shutil.which(name, path=f"{os.defpath}:/usr/sbin")
-    ]:
-        pytest.skip(f"it would install {missing} on this machine")
     made = Stand(tmp_path)
     for folder in ("bin", "project/.ci", "project/launcher", "project/.venv/bin"):
         (tmp_path / folder).mkdir(parents=True)
+    for name in TOOLS:
+        found = shutil.which(name)
+        assert found, f"{name} is not on this machine"
+        (tmp_path / "bin" / name).symlink_to(found)
+    (tmp_path / "bin/python3").symlink_to(sys.executable)
     shutil.copy(PROJECT / ".ci/run", made.project / ".ci/run")
     shutil.copy(PROJECT / "launcher/find_python.sh", made.project / "launcher")
     (made.project / "Makefile").write_text(MAKEFILE)
     (made.project / "output").write_text(f"FAILED noise\n{CLOSING}\nlate words\n")
     (made.project / "code").write_text("0")
-    programs = {"bin/docker": DOCKER, "bin/dockerd": DOCKERD, "project/.venv/bin/python": PYTHON}
-    for name, text in programs.items():
-        (tmp_path / name).write_text(text)
-        (tmp_path / name).chmod(0o755)
+    for name in ("git", "iptables", "debootstrap", "chromium", "setpriv"):
+        made.write(f"bin/{name}", NOTHING)
+    made.write("bin/apt-get", APT)
+    made.write("bin/fc-list", FONTS)
+    made.write("bin/docker", DOCKER)
+    made.write("bin/dockerd", DOCKERD)
+    made.write("project/.venv/bin/python", PYTHON)
     return made
+
+
+def test_only_what_is_missing_is_installed(stand: Stand):
+    (stand.folder / "bin/chromium").unlink()
+    (stand.folder / "bin/fc-list").unlink()
+
+    done = stand.run()
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert stand.done()[:2] == [
+        "apt-get update -qq",
+        "apt-get install -y -qq --no-install-recommends chromium fonts-noto-cjk",
+    ]
+
+
+def test_a_package_that_cannot_be_installed_ends_it_at_once(stand: Stand):
+    (stand.folder / "bin/chromium").unlink()
+    stand.write(
+        "bin/apt-get", '#!/bin/sh\n[ "$1" = update ] || { echo "E: no such package"; exit 100; }\n'
+    )
+
+    done = stand.run()
+
+    assert done.returncode == 1
+    assert "E: no such package" in done.stdout
+    assert "could not install: chromium" in done.stderr
+    assert not (stand.project / "done").exists()
 
 
 def test_an_engine_is_started_where_none_answers_and_ended_at_the_end(stand: Stand):

@@ -26,3 +26,9 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     if started := config.stash.get(_STARTED, None):
         started.stop()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the browser tests last: Playwright keeps an event loop in this thread for good."""
+    items.sort(key=lambda item: item.get_closest_marker("browser") is not None)
