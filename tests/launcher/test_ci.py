@@ -30,7 +30,12 @@ while :; do sleep 0.05; done
 PYTHON = '#!/bin/sh\necho "$*" >> done\n'
 # Stands for what would change this machine, and notes that it was asked to.
 APT = '#!/bin/sh\necho "apt-get $*" >> "$STAND/project/done"\n'
-FONTS = '#!/bin/sh\necho "Noto Sans CJK JP:style=Bold"\n'
+# More than a pipe holds: a reader that leaves at the first hit must not make it look missing.
+FONTS = """\
+#!/bin/sh
+echo "Noto Sans CJK JP:style=Bold"
+seq 1 50000
+"""
 NOTHING = "#!/bin/sh\n"
 # All the script may find: its PATH leads nowhere else, so that no test can reach the real ones.
 TOOLS = (

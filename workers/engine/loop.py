@@ -21,6 +21,7 @@ from django.db import Error as DatabaseError
 from django.db import connection, transaction
 
 from apps.core import doorbell
+from apps.events.models import AuditInbox, OutboxEntry
 from apps.events.services import chain, checkpoints, relay
 from apps.runs.services import dispatch, fleet, leadership, recovery
 from apps.runs.services.leadership import Seat, SeatLost
@@ -143,25 +144,39 @@ class Engine:
         return len(claims)
 
     def _relay(self, seat: Seat) -> int:
+        # Proving the seat writes: not for an empty outbox, many times a second.
+        if not OutboxEntry.objects.exists():
+            return 0
         with transaction.atomic():
             leadership.require(seat)
             return relay.move()
 
     def _seal(self, seat: Seat) -> int:
         """Extend the audit chains; sign their ends every minute or thousand entries, if they grew."""
-        with transaction.atomic():
-            leadership.require(seat)
-            sealed = chain.seal()
+        sealed = 0
+        if AuditInbox.objects.exists():
+            with transaction.atomic():
+                leadership.require(seat)
+                sealed = chain.seal()
         self._unsigned += sealed
         if self._unsigned and (
             time.monotonic() >= self._next_checkpoint or self._unsigned >= CHECKPOINT_ENTRIES
         ):
+            self._next_checkpoint = time.monotonic() + CHECKPOINT_S
+            self._sign(seat)
+        return sealed
+
+    def _sign(self, seat: Seat) -> None:
+        try:
             with transaction.atomic():
                 leadership.require(seat)
                 checkpoints.write()
+        except OSError as error:
+            # A full or read-only folder must not stop the runs; it is tried again in a minute.
+            logger.error("audit checkpoint not written", extra={"error": str(error)})  # noqa: TRY400
+            self._unsigned = 1
+        else:
             self._unsigned = 0
-            self._next_checkpoint = time.monotonic() + CHECKPOINT_S
-        return sealed
 
     def _sweep(self, seat: Seat) -> int:
         now = time.monotonic()

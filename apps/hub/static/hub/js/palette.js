@@ -68,6 +68,10 @@ if (dialog) {
       else hurried = true; // The answer is on its way: go when it is there.
     }
   });
+  // Opened before htmx had bound the field, the first question went unheard.
+  field.addEventListener("htmx:after:init", () => {
+    if (dialog.open && answered() === undefined) field.dispatchEvent(new Event("aos:open"));
+  });
   field.addEventListener("htmx:after:swap", () => {
     select(options()[0]);
     if (hurried && answered() === field.value.trim()) go();
