@@ -24,6 +24,17 @@ def driver() -> Iterator[DockerDriver]:
     driver.close()
 
 
+@pytest.fixture(autouse=True)
+def nothing_left_behind(request) -> Iterator[None]:
+    """Names the test that leaves a sandbox behind, and takes it away before the next one."""
+    if request.node.get_closest_marker("docker") is None:
+        yield
+        return
+    driver = request.getfixturevalue("driver")
+    yield
+    assert driver.reap(lambda _: frozenset()) == 0, "this test left a sandbox behind"
+
+
 @pytest.fixture(scope="session")
 def engine(driver) -> Iterator[docker.APIClient]:
     """The engine, asked directly: what is really there."""

@@ -392,14 +392,21 @@ def _own_socket(attached: Any) -> socket.socket:
 
 
 def _removed(api: docker.APIClient, name: str) -> bool:
-    """One try; false when the engine is still busy with the container or its volume."""
+    """One try; false when the engine is still busy with the container or its volume.
+
+    A busy engine says so in two ways: 409, or a 500 such as "device or resource busy" and "tried to
+    kill container, but did not receive an exit event".
+    """
     try:
         with suppress(NotFound):
             api.remove_container(name, force=True, v=True)
         with suppress(NotFound):
             api.remove_volume(name, force=True)
     except APIError as error:
-        if error.status_code == HTTPStatus.CONFLICT:
+        if error.status_code == HTTPStatus.CONFLICT or error.is_server_error():
+            logger.debug(
+                "engine is busy", extra={"container": name, "error": engine.one_line(error)}
+            )
             return False
         raise
     return True
