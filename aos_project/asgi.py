@@ -25,7 +25,7 @@ from django.db import connections  # noqa: E402
 from django.http import HttpResponseBase  # noqa: E402
 from django.urls import path, re_path  # noqa: E402
 
-from apps.core import telemetry  # noqa: E402
+from apps.core import telemetry, tenancy  # noqa: E402
 from apps.core.rest.bodies import BodyLimit  # noqa: E402
 from apps.events import feed  # noqa: E402
 from apps.hub import consumers  # noqa: E402
@@ -72,12 +72,15 @@ HTTP: Final[Any] = BodyLimit(_DJANGO)
 async def application(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] == "lifespan":
         await _live(receive, send)
-    elif scope["type"] == "http":
-        await HTTP(scope, receive, send)
-    elif consumers.bearer(scope) is not None:
-        await ROUTES(scope, receive, send)
-    else:
-        await BROWSERS(scope, receive, send)
+        return
+    # Around the whole exchange, so that a body that is made while it is sent is covered too.
+    with tenancy.nobody():
+        if scope["type"] == "http":
+            await HTTP(scope, receive, send)
+        elif consumers.bearer(scope) is not None:
+            await ROUTES(scope, receive, send)
+        else:
+            await BROWSERS(scope, receive, send)
 
 
 async def _live(receive: Receive, send: Send) -> None:

@@ -28,6 +28,11 @@ MAJOR: Final = "18"
 MAX_CONNECTIONS: Final = 200
 # Recovery after a crash replays the log before the first connection is let in.
 READY_SECONDS: Final = 120.0
+# What web requests become, so that row security holds for them. On one line: it is read from stdin.
+_WEB_ROLE: Final = (
+    "DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'aos_app') THEN"
+    f" CREATE ROLE aos_app NOLOGIN; END IF; EXECUTE 'GRANT aos_app TO {DATABASE}'; END $$"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,14 +63,16 @@ class Postgres:
         self._sql(draft, "template1", ["CREATE EXTENSION vector"], extra)
         roles = [
             f"CREATE ROLE {DATABASE} LOGIN CREATEDB PASSWORD '{password}'",
+            _WEB_ROLE,
             f"CREATE DATABASE {DATABASE} OWNER {DATABASE}",
         ]
         self._sql(draft, "postgres", roles, extra)
         self._note_passwords(password, superuser_password)
         draft.rename(self.data)
 
-    def mend_passwords(self, *, password: str, superuser_password: str) -> None:
-        """Give the roles today's passwords, if the data folder outlived the file that held them.
+    def mend_roles(self, *, password: str, superuser_password: str) -> None:
+        """Bring the roles up to date: a data folder may be older than this version of AOS, and may
+        have outlived the file that held its passwords.
 
         Only while no server runs on it.
         """
@@ -75,6 +82,7 @@ class Postgres:
         lines = [
             f"ALTER ROLE {DATABASE} PASSWORD '{password}'",
             f"ALTER ROLE {SUPERUSER} PASSWORD '{superuser_password}'",
+            _WEB_ROLE,
         ]
         self._sql(self.data, "postgres", lines, ())
         self._note_passwords(password, superuser_password)
@@ -191,7 +199,7 @@ class Postgres:
 
 
 def _digest(*passwords: str) -> str:
-    return hashlib.sha256("\0".join(passwords).encode()).hexdigest()
+    return hashlib.sha256("\0".join([*passwords, _WEB_ROLE]).encode()).hexdigest()
 
 
 def embedded(home: Home, port: int) -> Postgres:

@@ -121,7 +121,7 @@ def _make_postgres(console: Console, wanted: Settings) -> None:
     }
     if server.is_made:
         server.refuse_other_version()
-        server.mend_passwords(**secret)
+        server.mend_roles(**secret)
     else:
         console.step("making the database")
         server.make(**secret)

@@ -1,4 +1,4 @@
-"""What every answer carries."""
+"""What every request goes through, and what every answer carries."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.http import HttpRequest, HttpResponseBase
 from opentelemetry import trace
 
-from apps.core import tracing
+from apps.core import tenancy, tracing
 
 Answer = Callable[[HttpRequest], Awaitable[HttpResponseBase]]
 
@@ -35,3 +35,22 @@ class TraceMiddleware:
             span.set_attribute("http.response.status_code", response.status_code)
             response.headers["X-Trace-Id"] = tracing.current_trace_id()
             return response
+
+
+class TenancyMiddleware:
+    """Show the request nobody's rows until its person is known (``tenancy.enter``)."""
+
+    async_capable = True
+    sync_capable = False
+
+    def __init__(self, get_response: Answer) -> None:
+        self.get_response = get_response
+        if iscoroutinefunction(get_response):
+            markcoroutinefunction(self)
+
+    async def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        if tenancy.viewer() != tenancy.PLATFORM:
+            # The ASGI application has done it already, for the answer's body as well.
+            return await self.get_response(request)
+        with tenancy.nobody():
+            return await self.get_response(request)

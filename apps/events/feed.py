@@ -28,7 +28,7 @@ from weakref import WeakKeyDictionary
 from channels.layers import get_channel_layer
 from redis.exceptions import RedisError
 
-from apps.core import together
+from apps.core import tenancy, together
 from apps.events import hints, models, wire
 from apps.events.readers import Answer, Readers
 
@@ -87,6 +87,7 @@ class ProjectLog:
     """A project's value events."""
 
     project_id: UUID
+    organization_id: UUID
     far: ClassVar[int] = 5_000
 
     @property
@@ -94,11 +95,13 @@ class ProjectLog:
         return hints.project_topic(self.project_id)
 
     def head(self) -> int:
-        row = models.Stream.objects.filter(pk=self.project_id).first()
+        with tenancy.organization(self.organization_id):
+            row = models.Stream.objects.filter(pk=self.project_id).first()
         return row.last_seq if row else 0
 
     def read(self, after: int, limit: int) -> Page:
-        events = models.Event.objects.after(after, project_id=self.project_id)[:limit]
+        with tenancy.organization(self.organization_id):
+            events = list(models.Event.objects.after(after, project_id=self.project_id)[:limit])
         return Page(
             frames=[
                 Frame(seq=event.seq, type=event.type, text=wire.as_text(wire.as_json(event)))
@@ -422,9 +425,11 @@ async def follow(source: Source, *, after: int) -> AsyncIterator[Listener]:
         yield listener
 
 
-def project(project_id: UUID, *, after: int) -> AbstractAsyncContextManager[Listener]:
+def project(
+    project_id: UUID, *, organization_id: UUID, after: int
+) -> AbstractAsyncContextManager[Listener]:
     """Listen to a project's value events."""
-    return follow(ProjectLog(project_id), after=after)
+    return follow(ProjectLog(project_id, organization_id), after=after)
 
 
 def _resync(head: int) -> Frame:

@@ -17,6 +17,8 @@ from typing import Final, TypeVar
 from django.db import InterfaceError, OperationalError, close_old_connections, connections
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 
+from apps.core import tenancy
+
 logger = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
@@ -34,7 +36,10 @@ class Readers:
         self._away = False
 
     async def ask(self, question: Callable[[], Answer]) -> Answer:
-        """The answer to a question that only reads. Outlives the database: asks until it answers."""
+        """The answer to a question that only reads. Outlives the database: asks until it answers.
+
+        A thread serves all organizations, so a question says itself whose rows it is about.
+        """
         loop = asyncio.get_running_loop()
         pause = _FIRST_PAUSE_S
         while True:
@@ -71,7 +76,7 @@ def _answer(question: Callable[[], Answer]) -> Answer:
     close_old_connections()
     try:
         # A look every few seconds per open page would bury the traces of requests and runs.
-        with suppress_instrumentation():
+        with suppress_instrumentation(), tenancy.nobody():
             return question()
     finally:
         close_old_connections()

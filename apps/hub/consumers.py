@@ -12,7 +12,7 @@ from django.core.exceptions import TooManyFieldsSent
 from django.http import QueryDict
 from rest_framework.exceptions import ValidationError
 
-from apps.core import together
+from apps.core import tenancy, together
 from apps.core.errors import AosError, Invalid, NotFound
 from apps.core.rest.strict import query
 from apps.events import feed
@@ -80,7 +80,10 @@ async def nowhere(_: Scope, receive: Receive, send: Send) -> None:
 async def _serve(scope: Scope, receive: Receive, send: Send) -> None:
     asked = _query(scope)
     watch = await feed.ask(partial(_let_in, scope, asked["project"]))
-    async with feed.project(watch.project_id, after=asked["after"]) as listener:
+    opening = feed.project(
+        watch.project_id, organization_id=watch.organization_id, after=asked["after"]
+    )
+    async with opening as listener:
         await together.first_of(_speak(listener, send), _ignore(receive), _keep_asking(watch))
 
 
@@ -138,11 +141,14 @@ def _actor(scope: Scope) -> Actor:
     """Programs show a bearer token, browsers their session."""
     if value := bearer(scope):
         token = tokens.verify(value)
-        return Actor(user=token.user, token=token)
-    user = scope.get("user")
-    if not isinstance(user, User):
-        raise _Closed(NOT_SIGNED_IN, "Sign in first.")
-    return Actor(user=user)
+        by = Actor(user=token.user, token=token)
+    else:
+        user = scope.get("user")
+        if not isinstance(user, User):
+            raise _Closed(NOT_SIGNED_IN, "Sign in first.")
+        by = Actor(user=user)
+    tenancy.enter(by.user.organization_id)
+    return by
 
 
 def bearer(scope: Scope) -> str | None:

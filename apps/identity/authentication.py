@@ -1,17 +1,64 @@
-"""How a request says who it is: a bearer token, or the session cookie of the pages.
+"""How a request says who it is: a password, then the session cookie of the pages, or a bearer token.
+
+Who asks is looked up among all organizations; from then on the request sees its own only.
 
 Imports no view of DRF: DRF's views import this module while they are being imported themselves.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.contrib.auth.backends import ModelBackend
+from django.http import HttpRequest
 from rest_framework.authentication import BaseAuthentication, SessionAuthentication
 from rest_framework.request import Request
 
+from apps.core import tenancy
 from apps.identity.models import ApiToken, User
 from apps.identity.services import tokens
 
 _CHALLENGE = 'Bearer realm="aos"'
+
+
+class PasswordBackend(ModelBackend):
+    """Django's own, looking for the person among all organizations and then staying in theirs."""
+
+    def authenticate(
+        self,
+        request: HttpRequest | None,
+        username: str | None = None,
+        password: str | None = None,
+        **kwargs: Any,
+    ) -> User | None:
+        with tenancy.platform():
+            user = super().authenticate(request, username, password, **kwargs)
+        return _entered(user)
+
+    def get_user(self, user_id: Any) -> User | None:
+        with tenancy.platform():
+            user = super().get_user(user_id)
+        return _entered(user)
+
+    async def aauthenticate(
+        self,
+        request: HttpRequest | None,
+        username: str | None = None,
+        password: str | None = None,
+        **kwargs: Any,
+    ) -> User | None:
+        return await sync_to_async(self.authenticate)(request, username, password, **kwargs)
+
+    async def aget_user(self, user_id: Any) -> User | None:
+        return await sync_to_async(self.get_user)(user_id)
+
+
+def _entered(user: Any) -> User | None:
+    if not isinstance(user, User):
+        return None
+    tenancy.enter(user.organization_id)
+    return user
 
 
 class TokenAuthentication(BaseAuthentication):

@@ -6,14 +6,16 @@ from django.http import HttpRequest
 from rest_framework.exceptions import NotAuthenticated
 from rest_framework.request import Request
 
+from apps.core import tenancy
 from apps.identity.actor import Actor
 from apps.identity.models import ApiToken, User
 
 
 def actor(request: Request) -> Actor:
-    """Who acts behind an API request."""
+    """Who acts behind an API request, which from here on sees their organization only."""
     if not isinstance(request.user, User):
         raise NotAuthenticated
+    tenancy.enter(request.user.organization_id)
     token = request.auth if isinstance(request.auth, ApiToken) else None
     return Actor(user=request.user, token=token)
 

@@ -16,6 +16,7 @@ from django.conf import settings
 from django.contrib import auth
 from django.http import HttpRequest
 
+from apps.core import tenancy
 from apps.core.errors import NotAllowed
 from apps.identity import policy
 from apps.identity.actor import Actor
@@ -36,6 +37,10 @@ class Watch:
 
     def holds(self) -> bool:
         """Whether the actor would be let in now."""
+        with tenancy.organization(self.organization_id):
+            return self._holds()
+
+    def _holds(self) -> bool:
         by = self._actor()
         if by is None or by.user.pk != self.user_id:
             return False

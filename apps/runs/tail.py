@@ -8,6 +8,7 @@ from uuid import UUID
 
 from django.db.models import Max
 
+from apps.core import tenancy
 from apps.events import hints, wire
 from apps.events.feed import Frame, Page
 from apps.runs.models import Run, RunEvent
@@ -30,6 +31,7 @@ class RunLog:
 
     run_id: int
     public_id: UUID
+    organization_id: UUID
     # There is no other place to fetch a run's log from, so a reader is never sent away.
     far: ClassVar[int] = 2**31
 
@@ -38,13 +40,15 @@ class RunLog:
         return hints.run_topic(self.public_id)
 
     def head(self) -> int:
-        last = RunEvent.objects.filter(run_id=self.run_id).aggregate(last=Max("seq"))["last"]
+        with tenancy.organization(self.organization_id):
+            last = RunEvent.objects.filter(run_id=self.run_id).aggregate(last=Max("seq"))["last"]
         return last or 0
 
     def read(self, after: int, limit: int) -> Page:
-        # The state first: the last line is written with it, so what is then read is all of it.
-        run = Run.objects.only("state").get(pk=self.run_id)
-        events = journal.page(run, after=after, limit=limit)
+        with tenancy.organization(self.organization_id):
+            # The state first: the last line is written with it, so what is then read is all of it.
+            run = Run.objects.only("state").get(pk=self.run_id)
+            events = journal.page(run, after=after, limit=limit)
         return Page(
             frames=[
                 Frame(seq=event.seq, type=event.kind, text=wire.as_text(as_json(event)))

@@ -90,5 +90,6 @@ def _stream(request: Request) -> StreamingHttpResponse:
         actor(request), asked["project"], session_key=request.session.session_key
     )
     return sse.response(
-        feed.project(watched.project_id, after=after), allowed=partial(feed.ask, watched.holds)
+        feed.project(watched.project_id, organization_id=watched.organization_id, after=after),
+        allowed=partial(feed.ask, watched.holds),
     )

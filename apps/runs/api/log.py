@@ -75,7 +75,7 @@ def _stream(request: Request, run: Run, *, after: int) -> StreamingHttpResponse:
         project_id=run.project_id,
         session_key=request.session.session_key,
     )
-    log = RunLog(run.pk, run.public_id)
+    log = RunLog(run.pk, run.public_id, run.organization_id)
     return sse.response(
         feed.follow(log, after=sse.resume_from(request, after=after)),
         allowed=partial(feed.ask, watched.holds),

@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
-from apps.core import health, metrics
+from apps.core import health, metrics, tenancy
 from apps.core.rest.negotiation import AnyAccept
 from apps.runs.services import figures
 
@@ -43,7 +43,8 @@ _CHECKS: Final = {**health.GROUND, "leader": leader, "workers": workers}
 @require_safe
 def readyz(_request: HttpRequest) -> HttpResponse:
     """Ready needs database, migrations, Redis and a leading engine; workers are reported."""
-    findings = health.examine(_CHECKS)
+    with tenancy.platform():
+        findings = health.examine(_CHECKS)
     failed = [name for name, finding in findings.items() if finding.needed and not finding.ok]
     if failed:
         logger.warning("not ready", extra={"failed": failed})
@@ -97,5 +98,6 @@ class Metrics(APIView):
     schema = None
 
     def get(self, request: Request) -> HttpResponse:
-        text = generate_latest(metrics.REGISTRY) + generate_latest(_MOTION)
+        with tenancy.platform():
+            text = generate_latest(metrics.REGISTRY) + generate_latest(_MOTION)
         return HttpResponse(text, content_type=CONTENT_TYPE_LATEST)

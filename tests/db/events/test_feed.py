@@ -78,7 +78,9 @@ async def test_the_backlog_comes_first_and_then_what_happens(live):
     project = await project_()
     await publish_(project, 3)
 
-    async with feed.project(project.pk, after=1) as listener:
+    async with feed.project(
+        project.pk, organization_id=project.organization_id, after=1
+    ) as listener:
         backlog = await take(listener, 2)
         await publish_(project, 2)
         fresh = await take(listener, 2)
@@ -92,7 +94,9 @@ async def test_a_listener_can_be_iterated_over(live):
     await publish_(project, 3)
     seen = []
 
-    async with feed.project(project.pk, after=0) as listener:
+    async with feed.project(
+        project.pk, organization_id=project.organization_id, after=0
+    ) as listener:
         async for frame in listener:
             seen.append(frame.seq)
             if len(seen) == 3:
@@ -105,7 +109,9 @@ async def test_a_listener_can_be_iterated_over(live):
 
 async def test_a_hint_is_faster_than_the_clock(live):
     project = await project_()
-    async with feed.project(project.pk, after=0) as listener:
+    async with feed.project(
+        project.pk, organization_id=project.organization_id, after=0
+    ) as listener:
         await hearing(live)
         await listener.read(timeout_s=0.1)
         await publish_(project)
@@ -117,7 +123,9 @@ async def test_a_hint_is_faster_than_the_clock(live):
 async def test_lost_hints_cost_seconds_and_no_event(live, deaf, monkeypatch):
     monkeypatch.setattr(feed, "POLL_S", 0.3)
     project = await project_()
-    async with feed.project(project.pk, after=0) as listener:
+    async with feed.project(
+        project.pk, organization_id=project.organization_id, after=0
+    ) as listener:
         await hearing(live)
         await listener.read(timeout_s=0.1)
         await publish_(project, 4)
@@ -129,7 +137,9 @@ async def test_lost_hints_cost_seconds_and_no_event(live, deaf, monkeypatch):
 async def test_without_the_clock_a_lost_hint_would_cost_the_event(live, deaf):
     """The test above has teeth: the clock is what saves it."""
     project = await project_()
-    async with feed.project(project.pk, after=0) as listener:
+    async with feed.project(
+        project.pk, organization_id=project.organization_id, after=0
+    ) as listener:
         await hearing(live)
         await listener.read(timeout_s=0.1)
         await publish_(project)
@@ -214,13 +224,15 @@ async def test_who_is_just_within_reach_gets_everything(live):
 
 async def test_a_project_is_far_behind_after_five_thousand_events(live):
     project = await project_()
-    assert feed.ProjectLog(project.pk).far == 5_000
+    assert feed.ProjectLog(project.pk, project.organization_id).far == 5_000
 
 
 async def test_a_cursor_beyond_the_log_is_mended(live):
     project = await project_()
     await publish_(project, 2)
-    async with feed.project(project.pk, after=90) as listener:
+    async with feed.project(
+        project.pk, organization_id=project.organization_id, after=90
+    ) as listener:
         (frame,) = await take(listener, 1)
         await publish_(project)
         (following,) = await take(listener, 1)
@@ -233,10 +245,12 @@ async def test_a_cursor_that_is_newer_than_what_this_process_knows_is_not_beyond
     live, deaf
 ):
     project = await project_()
-    async with feed.project(project.pk, after=0) as first:
+    async with feed.project(project.pk, organization_id=project.organization_id, after=0) as first:
         await first.read(timeout_s=0.1)
         await publish_(project, 3)
-        async with feed.project(project.pk, after=3) as second:
+        async with feed.project(
+            project.pk, organization_id=project.organization_id, after=3
+        ) as second:
             silence = await second.read(timeout_s=0.2)
 
     assert silence == []
@@ -268,7 +282,10 @@ async def test_a_log_that_is_closed_and_read_ends_at_once(live):
 
 async def test_stopping_the_process_ends_listeners(live):
     project = await project_()
-    async with asyncio.timeout(2), feed.project(project.pk, after=0) as listener:
+    async with (
+        asyncio.timeout(2),
+        feed.project(project.pk, organization_id=project.organization_id, after=0) as listener,
+    ):
         await listener.read(timeout_s=0.1)
         live.close()
         seen = [frame async for frame in listener]
@@ -279,7 +296,10 @@ async def test_stopping_the_process_ends_listeners(live):
 
 async def test_nothing_is_followed_when_nobody_listens(live):
     project = await project_()
-    async with feed.project(project.pk, after=0), feed.project(project.pk, after=0):
+    async with (
+        feed.project(project.pk, organization_id=project.organization_id, after=0),
+        feed.project(project.pk, organization_id=project.organization_id, after=0),
+    ):
         followed = live.following
 
     assert followed == 1
@@ -317,7 +337,9 @@ async def test_a_subscription_that_breaks_is_made_anew(live, monkeypatch, caplog
     project = await project_()
     layer = get_channel_layer()
     send = layer._get_layer().send
-    async with feed.project(project.pk, after=0) as listener:
+    async with feed.project(
+        project.pk, organization_id=project.organization_id, after=0
+    ) as listener:
         await hearing(live)
 
         async def broken(*_):
@@ -345,7 +367,7 @@ async def test_a_subscription_that_goes_silent_is_made_anew(live, monkeypatch):
     monkeypatch.setattr(feed, "ECHO_S", 0.1)
     monkeypatch.setattr(feed, "_PATIENCE_S", 0.1)
     project = await project_()
-    async with feed.project(project.pk, after=0):
+    async with feed.project(project.pk, organization_id=project.organization_id, after=0):
         await hearing(live)
         inner = get_channel_layer()._get_layer()
         inner.channels.clear()
@@ -360,9 +382,9 @@ async def test_a_subscription_that_goes_silent_is_made_anew(live, monkeypatch):
 async def test_a_process_has_one_subscription_however_many_listen(live):
     projects = [await project_() for _ in range(3)]
     async with (
-        feed.project(projects[0].pk, after=0),
-        feed.project(projects[1].pk, after=0),
-        feed.project(projects[2].pk, after=0),
+        feed.project(projects[0].pk, organization_id=projects[0].organization_id, after=0),
+        feed.project(projects[1].pk, organization_id=projects[1].organization_id, after=0),
+        feed.project(projects[2].pk, organization_id=projects[2].organization_id, after=0),
     ):
         await hearing(live)
         channels = dict(get_channel_layer()._get_layer().channels)

@@ -33,7 +33,10 @@ async def test_lines_come_as_they_are_written_and_the_stream_ends_with_the_run(l
     await write(run, state="queued", note="before")
     seen = []
 
-    async with asyncio.timeout(10), feed.follow(RunLog(run.pk, run.public_id), after=0) as listener:
+    async with (
+        asyncio.timeout(10),
+        feed.follow(RunLog(run.pk, run.public_id, run.organization_id), after=0) as listener,
+    ):
         async for frame in listener:
             seen.append(json.loads(frame.text))
             if len(seen) == 1:
@@ -55,12 +58,12 @@ async def test_a_run_that_is_over_gives_its_rest_and_ends(live):
 
     async with (
         asyncio.timeout(3),
-        feed.follow(RunLog(run.pk, run.public_id), after=last - 1) as listener,
+        feed.follow(RunLog(run.pk, run.public_id, run.organization_id), after=last - 1) as listener,
     ):
         rest = [frame.seq async for frame in listener]
     async with (
         asyncio.timeout(3),
-        feed.follow(RunLog(run.pk, run.public_id), after=last) as listener,
+        feed.follow(RunLog(run.pk, run.public_id, run.organization_id), after=last) as listener,
     ):
         nothing = [frame.seq async for frame in listener]
 
