@@ -55,6 +55,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "apps.core.middleware.TenancyMiddleware",
     "apps.core.middleware.TraceMiddleware",
+    "apps.identity.middleware.DenialMiddleware",
     "apps.core.metrics.MetricsMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",

@@ -19,6 +19,7 @@ from apps.events import feed
 from apps.events.feed import Listener
 from apps.hub import watching
 from apps.hub.watching import EventQuery
+from apps.identity import denials
 from apps.identity.actor import Actor
 from apps.identity.errors import TokenInvalid
 from apps.identity.models import User
@@ -126,9 +127,10 @@ def _query(scope: Scope) -> dict[str, Any]:
 def _let_in(scope: Scope, project: str) -> Watch:
     try:
         session = scope.get("session")
-        return watching.begin(
-            _actor(scope), project, session_key=session.session_key if session else None
-        )
+        with denials.recorded():
+            return watching.begin(
+                _actor(scope), project, session_key=session.session_key if session else None
+            )
     except TokenInvalid as error:
         raise _Closed(NOT_SIGNED_IN, "The API token is not accepted.") from error
     except NotFound as error:

@@ -30,7 +30,7 @@ from django.http import (
 from django.shortcuts import render
 from django.views.decorators.csrf import csrf_exempt
 
-from apps.identity import policy
+from apps.identity import denials, policy
 from apps.identity.actor import Actor
 from apps.identity.models import User
 
@@ -55,7 +55,9 @@ async def flower(request: HttpRequest, path: str = "") -> HttpResponseBase:
     user = await request.auser()
     if not isinstance(user, User):
         return redirect_to_login(request.get_full_path())
-    if not await sync_to_async(policy.allows)(Actor(user=user), "queue.watch"):
+    by = Actor(user=user)
+    if not await sync_to_async(policy.allows)(by, "queue.watch"):
+        denials.note(by.ref, "queue.watch", reason="not_allowed")
         raise PermissionDenied
     query = _query(request, path)
     if query is None:

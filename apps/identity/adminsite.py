@@ -35,8 +35,8 @@ from unfold.admin import ModelAdmin, TabularInline
 from unfold.sites import UnfoldAdminSite
 
 from apps.core.errors import AosError, Conflict
-from apps.events.services import outbox
-from apps.identity import policy
+from apps.events.services import changes, outbox
+from apps.identity import denials, policy
 from apps.identity.actor import Actor
 from apps.identity.models import Binding, User
 from apps.identity.rest import page_actor
@@ -127,6 +127,7 @@ class Site(UnfoldAdminSite):  # type: ignore[misc]  # untyped base
             if not request.user.is_authenticated:
                 return redirect_to_login(request.get_full_path())
             if not self.has_permission(request):
+                denials.note(page_actor(request).ref, "admin.view", reason="not_allowed")
                 raise PermissionDenied
             return inner(request, *args, **kwargs)
 
@@ -351,19 +352,36 @@ class Window(ModelAdmin):  # type: ignore[misc]  # untyped base
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:  # noqa: FBT001  # Django's
         """Save just what was changed (others write to the same row), and say who did it."""
         columns = {field.name for field in obj._meta.concrete_fields}
+        named = [name for name in form.changed_data if name in columns]
         if change:
             changed = columns & {*form.changed_data, "updated_at"}
             obj.save(update_fields=sorted(changed))
         else:
             obj.save(force_insert=True)
-        self.note(request, "change" if change else "create", obj, fields=form.changed_data)
+        self.note(
+            request,
+            "change" if change else "create",
+            obj,
+            before={name: form.initial.get(name) for name in named} if change else None,
+            after=changes.of(obj, *named),
+            fields=form.changed_data,
+        )
 
     def delete_model(self, request: HttpRequest, obj: Any) -> None:
         with transaction.atomic():
             self.note(request, "delete", obj, row=str(obj))
             obj.delete()
 
-    def note(self, request: HttpRequest, verb: str, obj: Any, **detail: object) -> None:
+    def note(
+        self,
+        request: HttpRequest,
+        verb: str,
+        obj: Any,
+        *,
+        before: Mapping[str, object] | None = None,
+        after: Mapping[str, object] | None = None,
+        **detail: object,
+    ) -> None:
         """Write the audit entry of a change that no service makes."""
         noun = obj._meta.model_name
         outbox.audit(
@@ -372,6 +390,8 @@ class Window(ModelAdmin):  # type: ignore[misc]  # untyped base
             resource_type=noun,
             resource_id=obj.pk,
             detail=detail,
+            before=before,
+            after=after,
         )
 
     def resource_id(self, obj: Any) -> str:

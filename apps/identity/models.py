@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
+from typing import ClassVar, Final, Self
 
 from django.contrib.auth.models import AbstractUser, UserManager
 from django.contrib.postgres.fields import ArrayField
@@ -139,12 +139,20 @@ class Binding(BaseModel):
         return f"{self.user or self.department}: {self.role} of {self.scope} {self.scope_id}"
 
 
+# Not revoked, not expired, and of somebody who may sign in.
+_USABLE: Final = Q(revoked_at=None, expires_at__gt=Now(), user__is_active=True)
+
+
 class ApiTokenQuerySet(models.QuerySet["ApiToken"]):
     def visible_to(self, user: User) -> Self:
         return self.filter(user=user)
 
     def usable(self) -> Self:
-        return self.filter(revoked_at=None, expires_at__gt=Now(), user__is_active=True)
+        return self.filter(_USABLE)
+
+    def judged(self) -> Self:
+        """With ``is_usable`` on each token."""
+        return self.annotate(is_usable=_USABLE)
 
 
 class ApiToken(BaseModel):
@@ -161,6 +169,8 @@ class ApiToken(BaseModel):
     expires_at = models.DateTimeField()
     revoked_at = models.DateTimeField(null=True, blank=True)
     last_used_at = models.DateTimeField(null=True, blank=True, editable=False)
+    # Only on tokens from ``judged``.
+    is_usable: bool
 
     objects = ApiTokenQuerySet.as_manager()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from uuid import UUID
 
 from apps.core.errors import NotAllowed
+from apps.identity import denials
 from apps.identity.actor import Actor
 from apps.identity.errors import ScopeMissing
 from apps.identity.matrix import MATRIX
@@ -35,6 +36,7 @@ def require(by: Actor, action: str, *, project_id: UUID | None = None) -> None:
     """Raise ``NotAllowed`` unless the role grants it, ``ScopeMissing`` unless the token does."""
     require_scope(by, action)
     if not allows(by, action, project_id=project_id):
+        denials.note(by.ref, action, reason=NotAllowed.code, project_id=project_id)
         raise NotAllowed(action=action)
 
 
@@ -42,10 +44,12 @@ def require_entry(by: Actor, action: str) -> None:
     """The same for acts on one's own things: the role may be held anywhere."""
     require_scope(by, action)
     if not may_enter(by, action):
+        denials.note(by.ref, action, reason=NotAllowed.code)
         raise NotAllowed(action=action)
 
 
 def require_scope(by: Actor, action: str) -> None:
     scope = MATRIX[action].scope
     if by.token is not None and scope not in by.token.scopes:
+        denials.note(by.ref, action, reason=ScopeMissing.code)
         raise ScopeMissing(scope=scope)

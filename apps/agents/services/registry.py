@@ -13,7 +13,7 @@ from apps.agents.models import Agent, AgentVersion
 from apps.agents.types import RETRY_SCHEMA, AgentKind, VersionState
 from apps.core import clock, sql
 from apps.core.errors import Conflict, Invalid, NotFound
-from apps.events.services import outbox
+from apps.events.services import changes, outbox
 from apps.identity import policy
 from apps.identity.actor import Actor
 
@@ -82,7 +82,7 @@ def register(
         "agent.register",
         resource_type="agent",
         resource_id=agent.pk,
-        detail={"slug": slug},
+        after=changes.of(agent, "slug", "title", "description", "kind"),
     )
     return agent
 
@@ -125,7 +125,8 @@ def release(*, by: Actor, version: AgentVersion) -> Agent:
         "agent.release",
         resource_type="agent",
         resource_id=agent.pk,
-        detail={"before": before, "after": version.number},
+        before={"version": before},
+        after={"version": version.number},
     )
     return agent
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from apps.core import doorbell, sql, tracing
+from apps.core import doorbell, redaction, sql, tracing
 from apps.events.models import AuditEntry, OutboxEntry
+from apps.events.services import changes
 from apps.events.types import ActorRef, EventType, Severity, Subject
 
 
@@ -41,9 +42,18 @@ def audit(
     resource_type: str,
     resource_id: object,
     detail: Mapping[str, object] | None = None,
+    before: Mapping[str, object] | None = None,
+    after: Mapping[str, object] | None = None,
 ) -> AuditEntry:
-    """Record who did what, in the same transaction: no act without its entry."""
+    """Record who did what, in the same transaction: no act without its entry.
+
+    ``before`` and ``after`` are the changed row's fields (``changes.of``); their difference is kept
+    under ``changes``. Secrets are hidden in all of it.
+    """
     sql.require_transaction("outbox.audit")
+    told = {name: redaction.value(name, given) for name, given in (detail or {}).items()}
+    if changed := changes.between(before, after):
+        told["changes"] = changed
     return AuditEntry.objects.create(
         organization_id=by.organization_id,
         actor_kind=by.kind,
@@ -53,6 +63,6 @@ def audit(
         action=action,
         resource_type=resource_type,
         resource_id=str(resource_id),
-        detail=dict(detail or {}),
+        detail=told,
         trace_id=tracing.current_trace_id(),
     )

@@ -23,7 +23,7 @@ from django.db.models import Q
 from apps.core import clock, tenancy
 from apps.core.errors import Invalid
 from apps.events.services import outbox
-from apps.identity import policy
+from apps.identity import denials, policy
 from apps.identity.actor import Actor
 from apps.identity.errors import ScopeMissing, TokenInvalid
 from apps.identity.matrix import SCOPES
@@ -101,11 +101,22 @@ def verify(value: str) -> ApiToken:
     key_id, secret = parts
     # Whose it is will be known when it is found.
     with tenancy.platform():
-        token = ApiToken.objects.usable().select_related("user").filter(key_id=key_id).first()
-        if token is None or not hmac.compare_digest(bytes(token.secret_hash), _hash(secret)):
+        token = ApiToken.objects.judged().select_related("user").filter(key_id=key_id).first()
+        if token is None:
             raise TokenInvalid
+        if not hmac.compare_digest(bytes(token.secret_hash), _hash(secret)):
+            raise _refused(token, "wrong secret")
+        if not token.is_usable:
+            raise _refused(token, "revoked, expired, or its owner is disabled")
         _note_use(token)
     return token
+
+
+def _refused(token: ApiToken, reason: str) -> TokenInvalid:
+    """On record with the organization it belongs to; the caller learns nothing of it."""
+    by = Actor(user=token.user, token=token).ref
+    denials.note(by, "token.use", reason=reason)
+    return TokenInvalid()
 
 
 def _note_use(token: ApiToken) -> None:

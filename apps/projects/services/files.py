@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mimetypes
 from collections.abc import Iterable
+from typing import Final
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
@@ -11,10 +12,12 @@ from django.db import transaction
 
 from apps.core import blobs
 from apps.core.errors import Invalid
-from apps.events.services import outbox
+from apps.events.services import changes, outbox
 from apps.identity import policy
 from apps.identity.actor import Actor
 from apps.projects.models import FILE_NAME, Project, WorkspaceFile
+
+_CONTENT: Final = ("sha256", "size", "media_type")
 
 
 def put(
@@ -48,6 +51,8 @@ def _record(
     *, by: Actor, project: Project, name: str, blob: blobs.Blob, media_type: str | None
 ) -> WorkspaceFile:
     guessed = mimetypes.guess_type(name)[0] or "application/octet-stream"
+    earlier = WorkspaceFile.objects.filter(project=project, name=name).first()
+    before = changes.of(earlier, *_CONTENT) if earlier else None
     file, _ = WorkspaceFile.objects.update_or_create(
         project=project,
         name=name,
@@ -62,6 +67,8 @@ def _record(
         "file.write",
         resource_type="file",
         resource_id=file.pk,
-        detail={"project": project.slug, "name": name, "sha256": blob.sha256},
+        detail={"project": project.slug, "name": name},
+        before=before,
+        after=changes.of(file, *_CONTENT),
     )
     return file

@@ -6,7 +6,7 @@ from django.db import IntegrityError, transaction
 
 from apps.core import sql
 from apps.core.errors import Conflict
-from apps.events.services import outbox
+from apps.events.services import changes, outbox
 from apps.identity import policy
 from apps.identity.actor import Actor
 from apps.projects.models import Project
@@ -31,6 +31,6 @@ def create(*, by: Actor, slug: str, name: str, description: str = "") -> Project
         "project.create",
         resource_type="project",
         resource_id=project.pk,
-        detail={"slug": slug},
+        after=changes.of(project, "slug", "name", "description"),
     )
     return project

@@ -109,4 +109,5 @@ def test_an_agents_words_change_its_address_does_not(cast, agent):
     agent.refresh_from_db()
     assert response.status_code == 302
     assert (agent.title, agent.slug) == ("Better", "hello")
-    assert AuditEntry.objects.get(action="agent.change").detail == {"fields": ["title"]}
+    changed = AuditEntry.objects.get(action="agent.change").detail["changes"]
+    assert {name: new for name, (_, new) in changed.items()} == {"title": "Better"}

@@ -22,7 +22,7 @@ from apps.identity.models import ApiToken, Binding
 from apps.identity.services import tokens
 from apps.identity.types import Role
 from tests.events.cast import publish, token_for
-from tests.factories import make_organization, make_project, make_user
+from tests.factories import make_organization, make_project, make_user, unwatched
 
 OUR_PAGE = b"http://127.0.0.1:8000"
 publish_ = sync_to_async(publish)
@@ -185,24 +185,29 @@ def revoke_token(user):
     tokens.revoke(by=Actor(user=user), token=ApiToken.objects.get(user=user))
 
 
+@unwatched()
 def expire_token(user):
     ApiToken.objects.filter(user=user).update(expires_at="2020-01-01T00:00:00Z")
 
 
+@unwatched()
 def disable(user):
     user.is_active = False
     user.save(update_fields=["is_active"])
 
 
+@unwatched()
 def withdraw_role(user):
     Binding.objects.filter(user=user).delete()
 
 
+@unwatched()
 def move_away(user):
     user.organization = make_organization()
     user.save(update_fields=["organization"])
 
 
+@unwatched()
 def change_password(user):
     user.set_password("another one entirely")
     user.save(update_fields=["password"])

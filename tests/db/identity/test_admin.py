@@ -274,7 +274,8 @@ def test_the_organization_is_renamed_and_never_removed(cast):
     assert renamed.status_code == 302
     assert organization.name == "New name"
     assert removed.status_code == 403
-    assert AuditEntry.objects.get(action="organization.change").detail == {"fields": ["name"]}
+    changed = AuditEntry.objects.get(action="organization.change").detail["changes"]
+    assert {name: new for name, (_, new) in changed.items()} == {"name": "New name"}
 
 
 def test_a_department_is_made_in_ones_own_organization(cast):

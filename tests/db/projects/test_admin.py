@@ -60,7 +60,8 @@ def test_a_project_is_renamed_but_keeps_its_slug(cast):
     project.refresh_from_db()
     assert response.status_code == 302
     assert (project.name, project.slug) == ("New", "reports")
-    assert AuditEntry.objects.get(action="project.change").detail == {"fields": ["name"]}
+    changed = AuditEntry.objects.get(action="project.change").detail["changes"]
+    assert {name: new for name, (_, new) in changed.items()} == {"name": "New"}
 
 
 def upload(cast, project, content, name="data.csv"):
