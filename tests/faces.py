@@ -7,6 +7,7 @@ from typing import Any
 from django.test import Client
 from rest_framework.test import APIClient
 
+from apps.identity import proof
 from apps.identity.models import User
 from tests.factories import make_token
 
@@ -24,6 +25,9 @@ def session(user: User | None = None) -> Client:
     client = Client()
     if user is not None:
         client.force_login(user)
+        signed_in = client.session
+        proof.note(signed_in)
+        signed_in.save()
     return client
 
 

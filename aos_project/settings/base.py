@@ -41,6 +41,7 @@ INSTALLED_APPS = [
     "django_htmx",
     "csp",
     "channels",
+    "axes",
     "apps.core",
     "apps.events",
     "apps.identity",
@@ -67,6 +68,8 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
+    "apps.hub.middleware.StepUpMiddleware",
+    "axes.middleware.AxesMiddleware",
 ]
 ROOT_URLCONF = "aos_project.urls"
 ASGI_APPLICATION = "aos_project.asgi.application"
@@ -114,7 +117,25 @@ CHANNEL_LAYERS = {
 
 # --- People ---------------------------------------------------------------------------------------
 AUTH_USER_MODEL = "identity.User"
-AUTHENTICATION_BACKENDS = ["apps.identity.authentication.PasswordBackend"]
+AUTHENTICATION_BACKENDS = [
+    # First: it refuses who is locked out before any password is looked at.
+    "axes.backends.AxesStandaloneBackend",
+    "apps.identity.authentication.PasswordBackend",
+]
+# How long a sign-in counts as fresh for what the matrix flags with step_up.
+AOS_STEP_UP = timedelta(minutes=env.integer("AOS_STEP_UP_MINUTES", default=15, minimum=1))
+# Somebody who guesses is locked out of one account from one address; the owner at home is not.
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_FAILURE_LIMIT = env.integer("AOS_SIGN_IN_FAILURES", default=10, minimum=3)
+AXES_COOLOFF_TIME = timedelta(minutes=env.integer("AOS_LOCKOUT_MINUTES", default=15, minimum=1))
+AXES_RESET_ON_SUCCESS = True
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
+AXES_LOCKOUT_CALLABLE = "apps.hub.account.locked_out"
+# Sign-ins are audit entries of ours, and the admin has its own windows.
+AXES_DISABLE_ACCESS_LOG = True
+AXES_ENABLE_ADMIN = False
+AXES_VERBOSE = False
+AXES_CLIENT_IP_CALLABLE = "apps.core.client.address"
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.Argon2PasswordHasher"]
 AUTH_PASSWORD_VALIDATORS = [
     {

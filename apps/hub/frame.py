@@ -12,6 +12,7 @@ from apps.events.models import Stream
 from apps.identity import policy
 from apps.identity.actor import Actor
 from apps.identity.models import User
+from apps.identity.services import sessions
 from apps.projects.models import Project
 from apps.runs.models import Run
 
@@ -38,6 +39,8 @@ def of(request: HttpRequest, *, project: Project | None = None) -> Frame:
     user = request.user
     if not isinstance(user, User):
         return _outside()
+    if request.session.session_key:
+        sessions.seen(user, request.session.session_key)
     projects = list(Project.objects.visible_to(user))
     project = project or current(request, projects)
     stream = Stream.objects.filter(project_id=project.pk).first() if project else None

@@ -1,14 +1,23 @@
 from __future__ import annotations
 
-from django.contrib.auth.views import LogoutView
 from django.urls import path
 
-from apps.hub import views
+from apps.hub import account, views
 
 urlpatterns = [
     path("", views.chat, name="chat"),
-    path("login", views.Login.as_view(), name="login"),
-    path("logout", LogoutView.as_view(), name="logout"),
+    path("login", account.Login.as_view(), name="login"),
+    path("login/code", account.login_code, name="login_code"),
+    path("logout", account.logout, name="logout"),
+    path("account/verify", account.verify, name="verify"),
+    path("account/security", account.security, name="security"),
+    path("account/password", account.password, name="password"),
+    path("account/sessions/others", account.sessions_revoke_others, name="sessions_others"),
+    path("account/sessions/<uuid:sign_in_id>", account.session_revoke, name="session_revoke"),
+    path("account/second-factor", account.second_factor_setup, name="second_factor"),
+    path("account/second-factor/off", account.second_factor_remove, name="second_factor_off"),
+    path("account/tokens", account.token_issue, name="token_issue"),
+    path("account/tokens/<uuid:token_id>", account.token_revoke, name="token_revoke"),
     path("palette", views.palette, name="palette"),
     path("runs", views.runs, name="runs"),
     path("runs/<uuid:public_id>", views.run, name="run"),

@@ -7,29 +7,24 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Sequence
-from functools import wraps
-from typing import Any, Concatenate, Final, ParamSpec
+from collections.abc import Sequence
+from typing import Any, Final
 from urllib.parse import urlencode
 from uuid import UUID
 
-from django.conf import settings
 from django.contrib import messages
-from django.contrib.auth import views as auth_views
-from django.contrib.auth.decorators import login_required
 from django.core.exceptions import BadRequest
 from django.db.models import Exists, OuterRef, Q, QuerySet
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_GET, require_POST
-from django_htmx.http import HttpResponseClientRedirect
-from django_htmx.middleware import HtmxDetails
 
 from apps.agents.models import Agent
 from apps.core.errors import AosError, Invalid
 from apps.events.models import Event
 from apps.hub import advice, cards, files, frame, inputs, log, previews, timeline
+from apps.hub.visiting import HubRequest, person, signed_in
 from apps.identity import policy
 from apps.identity.actor import Actor
 from apps.identity.models import User
@@ -39,17 +34,6 @@ from apps.runs.models import Artifact, Run
 from apps.runs.services import control, submission
 from apps.runs.types import RunState, TaskSpec
 
-P = ParamSpec("P")
-
-
-class HubRequest(HttpRequest):
-    """A request as our middleware hands it on."""
-
-    htmx: HtmxDetails
-
-
-View = Callable[Concatenate[HubRequest, P], HttpResponse]
-
 _STREAM_PAGE: Final = 60
 # A reader that was away longer than this many events gets the newest ones and "earlier" above them.
 _CATCH_UP: Final = 200
@@ -58,36 +42,6 @@ _TABS: Final = 4
 _EARLIER_RUNS: Final = 5
 _PALETTE_RUNS: Final = 8
 _STORED_FILES: Final = 50
-
-
-def signed_in(view: View[P]) -> View[P]:
-    """Like ``login_required``, but a fragment must not be answered with the sign-in page in it."""
-    with_login = login_required(view)
-
-    @wraps(view)
-    def wrapped(request: HubRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
-        if request.htmx and not request.user.is_authenticated:
-            here = request.htmx.current_url_abs_path or "/"
-            return HttpResponseClientRedirect(f"{reverse('login')}?{urlencode({'next': here})}")
-        answer: HttpResponse = with_login(request, *args, **kwargs)
-        return answer
-
-    return wrapped
-
-
-def person(request: HubRequest) -> User:
-    if not isinstance(request.user, User):
-        raise Http404
-    return request.user
-
-
-class Login(auth_views.LoginView):
-    template_name = "hub/login.html"
-    redirect_authenticated_user = True
-
-    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
-        told = {"version": settings.VERSION, "environment": settings.AOS_ENVIRONMENT}
-        return super().get_context_data(**kwargs) | told
 
 
 # Chat Hub

@@ -14,6 +14,8 @@ class Actor:
 
     user: User
     token: ApiToken | None = None
+    # Acts through a session that has not proved lately who it is (see ``policy.require``).
+    is_stale: bool = False
 
     @property
     def ref(self) -> ActorRef:

@@ -38,6 +38,7 @@ from apps.core.errors import AosError, Conflict
 from apps.events.services import changes, outbox
 from apps.identity import denials, policy
 from apps.identity.actor import Actor
+from apps.identity.errors import StepUpRequired
 from apps.identity.models import Binding, User
 from apps.identity.rest import page_actor
 from apps.identity.types import RANK, Role
@@ -310,6 +311,8 @@ class Window(ModelAdmin):  # type: ignore[misc]  # untyped base
             answer: HttpResponse = super().changeform_view(
                 request, object_id, form_url, extra_context
             )
+        except StepUpRequired:
+            raise  # a page of its own asks for the proof
         except AosError as error:
             request.__dict__["_aos_refusal"] = str(error)
             answer = super().changeform_view(request, object_id, form_url, extra_context)
@@ -344,6 +347,8 @@ class Window(ModelAdmin):  # type: ignore[misc]  # untyped base
     ) -> HttpResponse:
         try:
             answer: HttpResponse = super().delete_view(request, object_id, extra_context)
+        except StepUpRequired:
+            raise
         except AosError as error:
             self.message_user(request, str(error), messages.ERROR)
             return self.back(object_id)

@@ -16,6 +16,8 @@ from rest_framework.authentication import BaseAuthentication, SessionAuthenticat
 from rest_framework.request import Request
 
 from apps.core import tenancy
+from apps.identity import denials
+from apps.identity.actor import Actor
 from apps.identity.models import ApiToken, User
 from apps.identity.services import tokens
 
@@ -34,6 +36,8 @@ class PasswordBackend(ModelBackend):
     ) -> User | None:
         with tenancy.platform():
             user = super().authenticate(request, username, password, **kwargs)
+            if user is None:
+                _note_refused(username)
         return _entered(user)
 
     def get_user(self, user_id: Any) -> User | None:
@@ -52,6 +56,14 @@ class PasswordBackend(ModelBackend):
 
     async def aget_user(self, user_id: Any) -> User | None:
         return await sync_to_async(self.get_user)(user_id)
+
+
+def _note_refused(username: str | None) -> None:
+    """On record with the organization of the account that was tried, if there is one."""
+    tried = User.objects.filter(username=username).first()
+    if tried is not None:
+        reason = "wrong password" if tried.is_active else "the account is disabled"
+        denials.note(Actor(user=tried).ref, "session.begin", reason=reason)
 
 
 def _entered(user: Any) -> User | None:

@@ -14,6 +14,13 @@ class TokenInvalid(AosError):
     template = "The API token is unknown, expired or revoked. Create a new one under /admin/."
 
 
+class StepUpRequired(AosError):
+    code = "step_up_required"
+    title = "Prove that it is you"
+    status = HTTPStatus.FORBIDDEN
+    template = "{action} needs a fresh proof that it is you: open /account/verify, then try again."
+
+
 class ScopeMissing(AosError):
     code = "scope_missing"
     title = "Token scope missing"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Final, Self
 
+from django.contrib.auth.hashers import check_password
 from django.contrib.auth.models import AbstractUser, UserManager
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
@@ -65,6 +66,11 @@ class User(AbstractUser):
 
     objects: ClassVar[_UserManager] = _UserManager()
     REQUIRED_FIELDS: ClassVar[list[str]] = ["email", "organization"]
+
+    def check_password(self, raw_password: str | None) -> bool:
+        """As Django's, without storing a fresher hash by the way: ``passwords.refresh`` does that,
+        and records it."""
+        return check_password(raw_password, self.password)
 
     @property
     def initials(self) -> str:
@@ -179,6 +185,63 @@ class ApiToken(BaseModel):
 
     def __str__(self) -> str:
         return f"{self.name} ({self.key_id})"
+
+
+class SignInQuerySet(models.QuerySet["SignIn"]):
+    def visible_to(self, user: User) -> Self:
+        return self.filter(user=user)
+
+
+class SignIn(BaseModel):
+    """A browser in which a person is signed in. Deleting the session it names signs it out."""
+
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="sign_ins")
+    session_key = models.CharField(max_length=40, unique=True, editable=False)
+    address = models.GenericIPAddressField(null=True)
+    agent = models.CharField(max_length=200, blank=True)
+    seen_at = models.DateTimeField(db_default=Now())
+
+    objects = SignInQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-seen_at"]
+
+    def __str__(self) -> str:
+        return f"{self.user} from {self.address}"
+
+
+class SecondFactor(BaseModel):
+    """A person's authenticator app: the secret it shares with us, encrypted.
+
+    Counts once it is confirmed. ``last_step`` is the time step of the last code that was taken, so
+    that no code is taken twice.
+    """
+
+    user = models.OneToOneField(User, on_delete=models.CASCADE, related_name="second_factor")
+    sealed_secret = models.BinaryField(editable=False)
+    confirmed_at = models.DateTimeField(null=True)
+    last_step = models.BigIntegerField(default=0)
+
+    def __str__(self) -> str:
+        return f"authenticator app of {self.user}"
+
+
+class RecoveryCode(BaseModel):
+    """Gets a person in once when the app is gone. Only a keyed hash is stored."""
+
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="recovery_codes")
+    code_hash = models.BinaryField(max_length=32, editable=False)
+    used_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                name="identity_recoverycode_one_each", fields=["user", "code_hash"]
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"recovery code of {self.user}"
 
 
 def reaching(user: User, *, project_ref: str, role: Role = Role.VIEWER) -> Q:

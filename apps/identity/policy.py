@@ -7,7 +7,7 @@ from uuid import UUID
 from apps.core.errors import NotAllowed
 from apps.identity import denials
 from apps.identity.actor import Actor
-from apps.identity.errors import ScopeMissing
+from apps.identity.errors import ScopeMissing, StepUpRequired
 from apps.identity.matrix import MATRIX
 from apps.identity.models import Binding
 from apps.identity.types import Scope, at_least
@@ -33,11 +33,15 @@ def may_enter(by: Actor, action: str) -> bool:
 
 
 def require(by: Actor, action: str, *, project_id: UUID | None = None) -> None:
-    """Raise ``NotAllowed`` unless the role grants it, ``ScopeMissing`` unless the token does."""
+    """Raise ``NotAllowed`` unless the role grants it, ``ScopeMissing`` unless the token does.
+
+    Raises ``StepUpRequired`` when the action needs a fresh proof and the session has an old one.
+    """
     require_scope(by, action)
     if not allows(by, action, project_id=project_id):
         denials.note(by.ref, action, reason=NotAllowed.code, project_id=project_id)
         raise NotAllowed(action=action)
+    _require_fresh(by, action)
 
 
 def require_entry(by: Actor, action: str) -> None:
@@ -46,6 +50,19 @@ def require_entry(by: Actor, action: str) -> None:
     if not may_enter(by, action):
         denials.note(by.ref, action, reason=NotAllowed.code)
         raise NotAllowed(action=action)
+    _require_fresh(by, action)
+
+
+def _require_fresh(by: Actor, action: str) -> None:
+    if MATRIX[action].step_up:
+        require_fresh(by, action)
+
+
+def require_fresh(by: Actor, action: str) -> None:
+    """Raise ``StepUpRequired`` for a session that has not proved lately who it is."""
+    if by.is_stale:
+        denials.note(by.ref, action, reason=StepUpRequired.code)
+        raise StepUpRequired(action=action)
 
 
 def require_scope(by: Actor, action: str) -> None:

@@ -15,7 +15,16 @@ from apps.identity.matrix import MATRIX
 from apps.identity.permissions import MatrixPermission
 
 # Nobody is asked who they are.
-PUBLIC = {"healthz", "readyz", "api/schema", "api/docs", "^api(/|$)", "login", "logout"}
+PUBLIC = {
+    "healthz",
+    "readyz",
+    "api/schema",
+    "api/docs",
+    "^api(/|$)",
+    "login",
+    "login/code",
+    "logout",
+}
 # A sign-in is enough to ask; what one finds depends on ``visible_to``.
 SIGNED_IN = {"api/me", "api/rbac/me"}
 # Asks the matrix itself; its own tests show it.
@@ -72,7 +81,7 @@ def test_nothing_replaces_the_permission_but_the_listed():
 
 def is_guarded_page(callback: Any) -> bool:
     """Pages say so where they are defined: with the hub's ``signed_in``."""
-    return callback.__module__ == "apps.hub.views" and hasattr(callback, "__wrapped__")
+    return callback.__module__.startswith("apps.hub.") and hasattr(callback, "asks_for_sign_in")
 
 
 def test_every_other_address_is_listed_or_asks_for_a_sign_in():

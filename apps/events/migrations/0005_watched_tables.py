@@ -23,6 +23,11 @@ WATCHED = {
         "DELETE",
         "UPDATE OF user_id, name, key_id, secret_hash, scopes, expires_at, revoked_at",
     ),
+    # Not when a browser was last seen.
+    "identity_signin": ("INSERT", "DELETE"),
+    # Not the step of the last code.
+    "identity_secondfactor": ("INSERT", "DELETE", "UPDATE OF sealed_secret, confirmed_at"),
+    "identity_recoverycode": ("INSERT", "DELETE", "UPDATE"),
     "projects_project": ("INSERT", "DELETE", "UPDATE"),
     "projects_workspacefile": ("INSERT", "DELETE", "UPDATE"),
     "agents_agent": ("INSERT", "DELETE", "UPDATE"),

@@ -104,7 +104,7 @@ class AuditLog(generics.GenericAPIView[AuditEntry]):
 
 
 class AuditExport(APIView):
-    actions = _ACTIONS
+    actions = {"get": "audit.export"}
     content_negotiation_class = AnyAccept
 
     @extend_schema(

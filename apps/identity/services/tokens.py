@@ -26,7 +26,7 @@ from apps.events.services import outbox
 from apps.identity import denials, policy
 from apps.identity.actor import Actor
 from apps.identity.errors import ScopeMissing, TokenInvalid
-from apps.identity.matrix import SCOPES
+from apps.identity.matrix import SCOPES, STEP_UP_SCOPES
 from apps.identity.models import ApiToken
 
 PREFIX: Final = "aos_pat_"
@@ -68,6 +68,8 @@ def issue(
         raise Invalid([{"field": "scopes", "rule": rule}])
     if by.token is not None and (beyond := sorted(set(scopes) - set(by.token.scopes))):
         raise ScopeMissing(scope=beyond[0])
+    if STEP_UP_SCOPES & set(scopes):
+        policy.require_fresh(by, "token.manage")
     if not timedelta(0) < lifetime <= LONGEST:
         raise Invalid([{"field": "lifetime", "rule": f"must be at most {LONGEST.days} days"}])
     key_id, secret = _random(8), _random(43)

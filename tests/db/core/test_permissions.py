@@ -54,7 +54,7 @@ TABLE = [
     ("get", "/api/events?project=demo", None, VIEWER, "event:read", 200),
     ("get", "/api/events/stream?project=demo", None, VIEWER, "event:read", 200),
     ("get", "/api/audit/logs", None, ADMIN, "audit:read", 200),
-    ("get", "/api/audit/export", None, ADMIN, "audit:read", 200),
+    ("get", "/api/audit/export", None, ADMIN, "audit:export", 200),
     ("get", "/api/audit/verify", None, ADMIN, "audit:read", 200),
     ("get", "/metrics", None, OPERATOR, "metrics:read", 200),
 ]

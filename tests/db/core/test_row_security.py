@@ -37,6 +37,10 @@ from tests.factories import (
 # What belongs to no organization, and why it may be seen by all.
 SHARED = {
     "django_session": "read before anybody is known; a key is a secret of 32 characters",
+    "axes_accessattempt": "guesses at the door, by people who are nobody yet",
+    "axes_accessattemptexpiration": "the same",
+    "axes_accesslog": "not written",
+    "axes_accessfailurelog": "not written",
     "django_content_type": "Django's names of our models",
     "django_migrations": "which migrations ran; web requests may not read it at all",
     "auth_permission": "Django's own, not asked by us",

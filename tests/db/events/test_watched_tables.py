@@ -30,6 +30,7 @@ UNWATCHED = {
     "events_": "the record itself: append-only",
     "runs_": "how a run moves is its own log; its birth and its cancelling are watched",
     "sandboxes_": "what workers start and end",
+    "axes_": "guesses at the door; each is an entry of ours where the account exists",
     "django_": "sessions, and Django's own names",
     "auth_": "Django's groups and permissions, which nobody asks",
     "identity_user_groups": "Django's groups, which nobody asks",

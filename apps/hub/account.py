@@ -1,0 +1,305 @@
+"""Signing in and out, and what a person keeps safe: browsers, password, second factor, tokens."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+import segno
+from django.conf import settings
+from django.contrib import auth, messages
+from django.contrib.auth import signals
+from django.contrib.auth import views as auth_views
+from django.contrib.auth.forms import AuthenticationForm
+from django.db import transaction
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
+from django.utils.http import url_has_allowed_host_and_scheme
+from django.views.decorators.cache import never_cache
+from django.views.decorators.debug import sensitive_post_parameters
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
+
+from apps.core import client, clock, tenancy
+from apps.core.errors import AosError
+from apps.hub import devices, frame
+from apps.hub.visiting import HubRequest, person, signed_in
+from apps.identity import proof
+from apps.identity.actor import Actor
+from apps.identity.matrix import MATRIX, SCOPES
+from apps.identity.models import ApiToken, SignIn, User
+from apps.identity.rest import page_actor
+from apps.identity.services import passwords, second_factor, sessions, tokens
+
+_BACKEND: Final = "apps.identity.authentication.PasswordBackend"
+# Whose password was right, while the code is still awaited: user id, when, wrong codes so far.
+_HALF: Final = "aos_half"
+_HALF_LASTS: Final = timedelta(minutes=5)
+_CODE_TRIES: Final = 5
+_LIFETIMES: Final = (7, 30, 90, 365)
+
+
+# --- the door ------------------------------------------------------------------------------------
+
+
+class Login(auth_views.LoginView):
+    template_name = "hub/login.html"
+    redirect_authenticated_user = True
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        told = {"version": settings.VERSION, "environment": settings.AOS_ENVIRONMENT}
+        return super().get_context_data(**kwargs) | told
+
+    def form_valid(self, form: AuthenticationForm) -> HttpResponse:
+        user = form.get_user()
+        assert isinstance(user, User)  # noqa: S101  # tells the type checker what our backend returns
+        passwords.refresh(user, form.cleaned_data["password"])
+        if second_factor.is_on(user):
+            half = {"user": str(user.pk), "at": clock.now().isoformat(), "wrong": 0}
+            self.request.session[_HALF] = half
+            return redirect(f"{reverse('login_code')}?next={self.get_redirect_url()}")
+        _let_in(self.request, user, how="password")
+        return redirect(self.get_success_url())
+
+
+@sensitive_post_parameters()
+@never_cache
+@require_http_methods(["GET", "POST"])
+def login_code(request: HubRequest) -> HttpResponse:
+    """The second step, for those who have set up an app."""
+    half = request.session.get(_HALF)
+    user = _half_in(half)
+    if half is None or user is None:
+        request.session.pop(_HALF, None)
+        messages.error(request, "That took too long. Sign in again.")
+        return redirect("login")
+    context: dict[str, Any] = {"next": _next(request), "wrong": False}
+    if request.method == "POST":
+        if second_factor.check(user, request.POST.get("code", "")):
+            del request.session[_HALF]
+            _let_in(request, user, how="password and code")
+            return redirect(context["next"])
+        _note_wrong(request, user)
+        context["wrong"] = True
+    return render(request, "hub/login_code.html", context, status=422 if context["wrong"] else 200)
+
+
+def _half_in(half: dict[str, Any] | None) -> User | None:
+    if half is None or half["wrong"] >= _CODE_TRIES:
+        return None
+    if clock.now() - datetime.fromisoformat(half["at"]) > _HALF_LASTS:
+        return None
+    with tenancy.platform():
+        user = User.objects.filter(pk=half["user"], is_active=True).first()
+    if user is not None:
+        tenancy.enter(user.organization_id)
+    return user
+
+
+def _note_wrong(request: HttpRequest, user: User) -> None:
+    """A wrong code counts like a wrong password: too many, and the door stays shut for a while."""
+    request.session[_HALF] = request.session[_HALF] | {"wrong": request.session[_HALF]["wrong"] + 1}
+    signals.user_login_failed.send(
+        sender=__name__, credentials={"username": user.username}, request=request
+    )
+
+
+@transaction.atomic
+def _let_in(request: HttpRequest, user: User, *, how: str) -> None:
+    auth.login(request, user, backend=_BACKEND)
+    proof.note(request.session)
+    sessions.begin(
+        by=Actor(user=user),
+        session_key=str(request.session.session_key),
+        address=client.address(request),
+        agent=request.headers.get("User-Agent", ""),
+        how=how,
+    )
+
+
+@require_POST
+def logout(request: HubRequest) -> HttpResponse:
+    if isinstance(request.user, User):
+        key = str(request.session.session_key)
+        sessions.end(by=Actor(user=request.user), session_key=key)
+    auth.logout(request)
+    return redirect("login")
+
+
+def locked_out(request: HttpRequest, *_: Any) -> HttpResponse:
+    """What django-axes answers to somebody who guessed too often."""
+    minutes = int(settings.AXES_COOLOFF_TIME.total_seconds() // 60)
+    response = render(request, "hub/locked_out.html", {"minutes": minutes}, status=429)
+    response["Retry-After"] = str(minutes * 60)
+    return response
+
+
+# --- a fresh proof -------------------------------------------------------------------------------
+
+
+@sensitive_post_parameters()
+@never_cache
+@signed_in
+@require_http_methods(["GET", "POST"])
+def verify(request: HubRequest) -> HttpResponse:
+    """Prove again who you are, before what the matrix flags."""
+    user = person(request)
+    with_code = second_factor.is_on(user)
+    context: dict[str, Any] = {"next": _next(request), "with_code": with_code, "wrong": False}
+    if request.method == "POST":
+        if _proves(request, user, with_code=with_code):
+            proof.note(request.session)
+            return redirect(context["next"])
+        context["wrong"] = True
+    return render(request, "hub/verify.html", context, status=422 if context["wrong"] else 200)
+
+
+def _proves(request: HubRequest, user: User, *, with_code: bool) -> bool:
+    if with_code:
+        if second_factor.check(user, request.POST.get("code", "")):
+            return True
+        signals.user_login_failed.send(
+            sender=__name__, credentials={"username": user.username}, request=request
+        )
+        return False
+    # Through the backends, so that guesses are counted and refused like those at the door.
+    typed = request.POST.get("password", "")
+    return auth.authenticate(request, username=user.username, password=typed) == user
+
+
+def _next(request: HttpRequest) -> str:
+    """Where to go afterwards: a page of ours, whatever the address says."""
+    wanted = request.POST.get("next") or request.GET.get("next") or "/"
+    is_ours = url_has_allowed_host_and_scheme(wanted, {request.get_host()}, request.is_secure())
+    return wanted if is_ours and wanted.startswith("/") else "/"
+
+
+# --- the security page ---------------------------------------------------------------------------
+
+
+@never_cache
+@signed_in
+@require_GET
+def security(request: HubRequest) -> HttpResponse:
+    return _security(request)
+
+
+def _security(request: HubRequest, *, status: int = 200, **told: Any) -> HttpResponse:
+    user = person(request)
+    key = request.session.session_key
+    context = {
+        "page": "account",
+        "frame": frame.of(request),
+        "browsers": [
+            {"row": row, "name": devices.name(row.agent), "here": row.session_key == key}
+            for row in SignIn.objects.visible_to(user)
+        ],
+        "second_factor": second_factor.is_on(user),
+        "codes_left": second_factor.codes_left(user),
+        "tokens": ApiToken.objects.visible_to(user).order_by("-created_at"),
+        "now": clock.now(),
+        "scopes": SCOPES,
+        "fresh_scopes": {rule.scope for rule in MATRIX.values() if rule.step_up},
+        "lifetimes": _LIFETIMES,
+    }
+    return render(request, "hub/security.html", context | told, status=status)
+
+
+@signed_in
+@require_POST
+def session_revoke(request: HubRequest, sign_in_id: UUID) -> HttpResponse:
+    mine = SignIn.objects.visible_to(person(request))
+    found = get_object_or_404(mine, pk=sign_in_id)
+    sessions.revoke(by=page_actor(request), sign_ins=[found])
+    messages.success(request, "That browser is signed out.")
+    return redirect("security")
+
+
+@signed_in
+@require_POST
+def sessions_revoke_others(request: HubRequest) -> HttpResponse:
+    mine = SignIn.objects.visible_to(person(request))
+    others = mine.exclude(session_key=request.session.session_key)
+    ended = sessions.revoke(by=page_actor(request), sign_ins=others)
+    messages.success(request, f"{ended} other browsers are signed out.")
+    return redirect("security")
+
+
+@sensitive_post_parameters()
+@signed_in
+@require_POST
+def password(request: HubRequest) -> HttpResponse:
+    try:
+        passwords.change(
+            by=page_actor(request),
+            old=request.POST.get("old", ""),
+            new=request.POST.get("new", ""),
+            keep_session=request.session.session_key,
+        )
+    except AosError as error:
+        return _security(request, status=error.status, password_error=str(error))
+    user = User.objects.get(pk=person(request).pk)
+    before = str(request.session.session_key)
+    # The session carries a hash of the password; this browser stays signed in, under a new key.
+    auth.update_session_auth_hash(request, user)
+    sessions.moved(user, before=before, after=str(request.session.session_key))
+    messages.success(request, "The password is changed, and your other browsers are signed out.")
+    return redirect("security")
+
+
+@never_cache
+@signed_in
+@require_http_methods(["GET", "POST"])
+def second_factor_setup(request: HubRequest) -> HttpResponse:
+    """Scan, type a code, keep the recovery codes."""
+    by = page_actor(request)
+    if second_factor.is_on(by.user):
+        return redirect("security")
+    setup = second_factor.pending(by.user) or second_factor.begin(by=by)
+    context: dict[str, Any] = {"page": "account", "frame": frame.of(request), "setup": setup}
+    context["picture"] = segno.make(setup.uri, error="m").svg_data_uri(scale=5, border=2)
+    if request.method == "GET":
+        return render(request, "hub/second_factor.html", context)
+    try:
+        context["codes"] = second_factor.confirm(by=by, code=request.POST.get("code", "").strip())
+    except AosError as error:
+        context["error"] = str(error)
+        return render(request, "hub/second_factor.html", context, status=error.status)
+    return render(request, "hub/second_factor.html", context)
+
+
+@signed_in
+@require_POST
+def second_factor_remove(request: HubRequest) -> HttpResponse:
+    second_factor.remove(by=page_actor(request))
+    messages.success(request, "The authenticator app is removed. A password is enough again.")
+    return redirect("security")
+
+
+@never_cache
+@signed_in
+@require_POST
+def token_issue(request: HubRequest) -> HttpResponse:
+    days = request.POST.get("days", "")
+    try:
+        made, value = tokens.issue(
+            by=page_actor(request),
+            name=request.POST.get("name", "").strip(),
+            scopes=request.POST.getlist("scopes"),
+            lifetime=timedelta(days=int(days) if days.isdigit() and len(days) < 6 else 0),
+        )
+    except AosError as error:
+        if error.code == "step_up_required":
+            raise
+        return _security(request, status=error.status, token_error=str(error))
+    return _security(request, issued=made, value=value)
+
+
+@signed_in
+@require_POST
+def token_revoke(request: HubRequest, token_id: UUID) -> HttpResponse:
+    mine = ApiToken.objects.visible_to(person(request))
+    tokens.revoke(by=page_actor(request), token=get_object_or_404(mine, pk=token_id))
+    messages.success(request, "The token is revoked: its next request is refused.")
+    return redirect("security")

@@ -1,0 +1,55 @@
+"""Who opens a page: what every view of the hub begins with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Concatenate, ParamSpec
+from urllib.parse import urlencode
+
+from django.contrib.auth.decorators import login_required
+from django.http import Http404, HttpRequest, HttpResponse
+from django.urls import reverse
+from django_htmx.http import HttpResponseClientRedirect
+from django_htmx.middleware import HtmxDetails
+
+from apps.identity.models import User
+
+P = ParamSpec("P")
+
+
+class HubRequest(HttpRequest):
+    """A request as our middleware hands it on."""
+
+    htmx: HtmxDetails
+
+
+View = Callable[Concatenate[HubRequest, P], HttpResponse]
+
+
+def signed_in(view: View[P]) -> View[P]:
+    """Like ``login_required``, but a fragment must not be answered with the sign-in page in it."""
+    with_login = login_required(view)
+
+    @wraps(view)
+    def wrapped(request: HubRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
+        if request.htmx and not request.user.is_authenticated:
+            return leading_to(request, "login")
+        answer: HttpResponse = with_login(request, *args, **kwargs)
+        return answer
+
+    # Kept by every decorator around it: tests ask whether a page has it.
+    wrapped.__dict__["asks_for_sign_in"] = True
+    return wrapped
+
+
+def leading_to(request: HubRequest, name: str) -> HttpResponse:
+    """Send a fragment's page elsewhere, and back to where it is afterwards."""
+    here = request.htmx.current_url_abs_path or "/"
+    return HttpResponseClientRedirect(f"{reverse(name)}?{urlencode({'next': here})}")
+
+
+def person(request: HubRequest) -> User:
+    if not isinstance(request.user, User):
+        raise Http404
+    return request.user

@@ -1,0 +1,46 @@
+"""Changing a password, and keeping its hash fresh."""
+
+from __future__ import annotations
+
+from django.contrib.auth.hashers import get_hasher, identify_hasher
+from django.contrib.auth.password_validation import validate_password
+from django.core.exceptions import ValidationError
+from django.db import transaction
+
+from apps.core.errors import Invalid
+from apps.events.services import outbox
+from apps.identity.actor import Actor
+from apps.identity.models import SignIn, User
+from apps.identity.services import sessions
+
+
+@transaction.atomic
+def change(*, by: Actor, old: str, new: str, keep_session: str | None) -> None:
+    """Set the actor's own password and sign out their other browsers."""
+    user = User.objects.select_for_update(no_key=True).get(pk=by.user.pk)
+    if not user.check_password(old):
+        raise Invalid([{"field": "old", "rule": "is not your password"}])
+    try:
+        validate_password(new, user)
+    except ValidationError as error:
+        raise Invalid([{"field": "new", "rule": " ".join(error.messages)}]) from error
+    _store(user, new)
+    outbox.audit(by.ref, "user.password", resource_type="user", resource_id=user.pk)
+    others = SignIn.objects.filter(user=user).exclude(session_key=keep_session)
+    sessions.revoke(by=by, sign_ins=others)
+
+
+@transaction.atomic
+def refresh(user: User, raw: str) -> None:
+    """Hash a password anew when Django hashes stronger than when it was stored."""
+    preferred, used = get_hasher(), identify_hasher(user.password)
+    if used.algorithm != preferred.algorithm or preferred.must_update(user.password):
+        _store(user, raw)
+        outbox.audit(
+            Actor(user=user).ref, "user.password_rehash", resource_type="user", resource_id=user.pk
+        )
+
+
+def _store(user: User, raw: str) -> None:
+    user.set_password(raw)
+    user.save(update_fields=["password"])

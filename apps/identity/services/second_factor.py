@@ -1,0 +1,152 @@
+"""The second factor: codes of an authenticator app (TOTP, RFC 6238), and recovery codes for when it is
+gone."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from dataclasses import dataclass
+from typing import Final
+
+import pyotp
+from django.conf import settings
+from django.db import transaction
+
+from apps.core import clock, sealing
+from apps.core.errors import Conflict, Invalid
+from apps.events.services import outbox
+from apps.identity import policy
+from apps.identity.actor import Actor
+from apps.identity.models import RecoveryCode, SecondFactor, User
+
+_STEP_S: Final = 30
+# One step to either side: clocks of phones are a few seconds off, people type slowly.
+_TOLERANCE: Final = 1
+_CODES: Final = 10
+# Without the letters and digits that people mix up.
+_ALPHABET: Final = "abcdefghjkmnpqrstuvwxyz23456789"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """What an app needs to know: to be scanned, or to be typed."""
+
+    uri: str
+    secret: str
+
+
+def is_on(user: User) -> bool:
+    return SecondFactor.objects.filter(user=user, confirmed_at__isnull=False).exists()
+
+
+@transaction.atomic
+def begin(*, by: Actor) -> Setup:
+    """Make a new secret for the actor, which counts once it is confirmed with a code."""
+    policy.require_fresh(by, "token.manage")
+    user = _locked(by)
+    if is_on(user):
+        raise Conflict(reason="An authenticator app is set up already; remove it first.")
+    secret = pyotp.random_base32()
+    SecondFactor.objects.update_or_create(
+        user=user, defaults={"sealed_secret": sealing.seal(secret), "confirmed_at": None}
+    )
+    _audit(by, "second_factor.begin")
+    return _setup(user, secret)
+
+
+def pending(user: User) -> Setup | None:
+    """The setup that was begun and waits for its first code."""
+    found = SecondFactor.objects.filter(user=user, confirmed_at=None).first()
+    return _setup(user, sealing.unseal(found.sealed_secret)) if found else None
+
+
+@transaction.atomic
+def confirm(*, by: Actor, code: str) -> list[str]:
+    """Turn it on with the app's first code; return the recovery codes, which are not shown again."""
+    policy.require_fresh(by, "token.manage")
+    user = _locked(by)
+    factor = SecondFactor.objects.filter(user=user, confirmed_at=None).first()
+    if factor is None:
+        raise Conflict(reason="Begin the setup first.")
+    if not _takes(factor, code):
+        raise Invalid([{"field": "code", "rule": "is not the app's present code; check its clock"}])
+    SecondFactor.objects.filter(pk=factor.pk).update(confirmed_at=clock.now())
+    codes = _renew_codes(user)
+    _audit(by, "second_factor.confirm")
+    return codes
+
+
+@transaction.atomic
+def remove(*, by: Actor) -> None:
+    """Turn it off. Removing what is not there is harmless."""
+    policy.require_fresh(by, "token.manage")
+    user = _locked(by)
+    removed, _ = SecondFactor.objects.filter(user=user).delete()
+    RecoveryCode.objects.filter(user=user).delete()
+    if removed:
+        _audit(by, "second_factor.remove")
+
+
+@transaction.atomic
+def check(user: User, code: str) -> bool:
+    """Whether the code is good now. A good one is used up: neither kind is taken twice."""
+    by = Actor(user=user)
+    _locked(by)
+    typed = "".join(code.split()).replace("-", "").lower()
+    factor = SecondFactor.objects.filter(user=user, confirmed_at__isnull=False).first()
+    if factor is None:
+        return False
+    if typed.isascii() and typed.isdigit() and len(typed) == 6:
+        return _takes(factor, typed)
+    used = RecoveryCode.objects.filter(user=user, code_hash=_hash(typed), used_at=None).update(
+        used_at=clock.now()
+    )
+    if used:
+        _audit(by, "second_factor.recover")
+    return bool(used)
+
+
+def codes_left(user: User) -> int:
+    return RecoveryCode.objects.filter(user=user, used_at=None).count()
+
+
+def _takes(factor: SecondFactor, code: str) -> bool:
+    app = pyotp.TOTP(sealing.unseal(factor.sealed_secret), interval=_STEP_S)
+    now = int(clock.now().timestamp()) // _STEP_S
+    if not code.isascii():
+        return False
+    for step in range(now - _TOLERANCE, now + _TOLERANCE + 1):
+        if step > factor.last_step and hmac.compare_digest(app.generate_otp(step), code):
+            SecondFactor.objects.filter(pk=factor.pk).update(last_step=step)
+            return True
+    return False
+
+
+def _renew_codes(user: User) -> list[str]:
+    RecoveryCode.objects.filter(user=user).delete()
+    codes = ["".join(secrets.choice(_ALPHABET) for _ in range(12)) for _ in range(_CODES)]
+    RecoveryCode.objects.bulk_create(
+        RecoveryCode(user=user, code_hash=_hash(code)) for code in codes
+    )
+    return [f"{code[:4]}-{code[4:8]}-{code[8:]}" for code in codes]
+
+
+def _hash(code: str) -> bytes:
+    return hmac.digest(
+        settings.AOS_TOKEN_PEPPER.encode(), b"recovery" + code.encode(), hashlib.sha256
+    )
+
+
+def _setup(user: User, secret: str) -> Setup:
+    uri = pyotp.TOTP(secret).provisioning_uri(name=user.username, issuer_name="AOS")
+    return Setup(uri=uri, secret=secret)
+
+
+def _locked(by: Actor) -> User:
+    """The person's row, so that two codes typed at the same moment come one after the other."""
+    return User.objects.select_for_update(no_key=True).get(pk=by.user.pk)
+
+
+def _audit(by: Actor, action: str) -> None:
+    outbox.audit(by.ref, action, resource_type="user", resource_id=by.user.pk)
