@@ -104,6 +104,9 @@ class Postgres:
             "unix_socket_permissions": "0700",
             "max_connections": str(MAX_CONNECTIONS),
             "log_line_prefix": "%m [%p] %q%a: ",
+            # A failing statement, and the row it is about, hold what people typed.
+            "log_min_error_statement": "panic",
+            "log_error_verbosity": "terse",
         }
         pairs = [f"{name}={value}" for name, value in settings.items()] + list(options)
         flags = [word for pair in pairs for word in ("-c", pair)]

@@ -256,6 +256,9 @@ AOS_AUDIT_FOLDER = Path(env.text("AOS_AUDIT_FOLDER", default=str(AOS_DATA_DIR / 
 
 # --- What is said ---------------------------------------------------------------------------------
 OTLP_ENDPOINT = env.text("OTEL_EXPORTER_OTLP_ENDPOINT", default="")
+# The exporter reads it itself. It is known here to be kept out of logs.
+OTLP_HEADERS = env.text("OTEL_EXPORTER_OTLP_HEADERS", default="")
+LOGGING_CONFIG = "apps.core.logs.configure"
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -263,8 +266,11 @@ LOGGING = {
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["console"], "level": env.text("AOS_LOG_LEVEL", default="INFO")},
     "loggers": {
+        # Uvicorn brings handlers of its own, which would print past the formatter.
+        "uvicorn": {"handlers": [], "propagate": True},
+        "uvicorn.error": {"handlers": [], "propagate": True},
         # Each request is a span already; its access line would say it twice.
-        "uvicorn.access": {"level": "WARNING"},
+        "uvicorn.access": {"handlers": [], "propagate": True, "level": "WARNING"},
         "httpx": {"level": "WARNING"},
         # It prints a traceback whenever Redis goes away; the feed says so in one line.
         "channels_redis.pubsub": {"level": "CRITICAL"},

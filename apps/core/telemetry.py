@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from django.conf import settings
 from opentelemetry import trace
@@ -11,11 +12,13 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.instrumentation.celery import CeleryInstrumentor
 from opentelemetry.instrumentation.psycopg import PsycopgInstrumentor
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace import Event, ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import Decision, ParentBased, Sampler, SamplingResult
-from opentelemetry.trace import Link, SpanKind, TraceState
+from opentelemetry.trace import Link, SpanKind, Status, TraceState
 from opentelemetry.util.types import Attributes
+
+from apps.core import redaction
 
 
 class _NoLonelyQueries(Sampler):
@@ -41,6 +44,49 @@ class _NoLonelyQueries(Sampler):
         return "NoLonelyQueries"
 
 
+class Redacting(SpanExporter):
+    """Passes spans on without the secrets in their names, attributes, events and errors."""
+
+    def __init__(self, inner: SpanExporter) -> None:
+        self._inner = inner
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        return self._inner.export([_without_secrets(span) for span in spans])
+
+    def shutdown(self) -> None:
+        self._inner.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        return self._inner.force_flush(timeout_millis)
+
+
+def _without_secrets(span: ReadableSpan) -> ReadableSpan:
+    told = span.status.description
+    return ReadableSpan(
+        name=redaction.text(span.name),
+        context=span.get_span_context(),
+        parent=span.parent,
+        resource=span.resource,
+        attributes=_cleaned(span.attributes),
+        events=[
+            Event(event.name, _cleaned(event.attributes), event.timestamp) for event in span.events
+        ],
+        links=span.links,
+        kind=span.kind,
+        status=Status(span.status.status_code, redaction.text(told) if told else None),
+        start_time=span.start_time,
+        end_time=span.end_time,
+        instrumentation_scope=span.instrumentation_scope,
+    )
+
+
+def _cleaned(attributes: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {
+        name: redaction.text(given) if isinstance(given, str) else given
+        for name, given in (attributes or {}).items()
+    }
+
+
 def setup(service: str) -> None:
     """Set up tracing for this process, once, before its first connection.
 
@@ -59,7 +105,7 @@ def setup(service: str) -> None:
     provider = TracerProvider(resource=resource, sampler=ParentBased(_NoLonelyQueries()))
     if settings.OTLP_ENDPOINT:
         # The exporter reads OTEL_EXPORTER_OTLP_ENDPOINT itself, with its headers and time-outs.
-        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        provider.add_span_processor(BatchSpanProcessor(Redacting(OTLPSpanExporter())))
         PsycopgInstrumentor().instrument()
     trace.set_tracer_provider(provider)
     CeleryInstrumentor().instrument()  # type: ignore[no-untyped-call]

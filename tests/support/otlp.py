@@ -17,11 +17,14 @@ class Collector:
     url: str
     #: (service, span name, trace id in hex, parent span id in hex, span id in hex)
     spans: list[tuple[str, str, str, str, str]] = field(default_factory=list)
+    #: What was sent, as it was sent.
+    bodies: list[bytes] = field(default_factory=list)
 
     def of_trace(self, trace_id: str) -> list[tuple[str, str, str, str, str]]:
         return [span for span in self.spans if span[2] == trace_id]
 
     def add(self, body: bytes) -> None:
+        self.bodies.append(body)
         request = ExportTraceServiceRequest.FromString(body)
         for resource in request.resource_spans:
             names = {item.key: item.value.string_value for item in resource.resource.attributes}
