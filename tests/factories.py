@@ -24,9 +24,9 @@ from apps.identity.services import tokens
 from apps.identity.types import Role, Scope
 from apps.projects.models import Project
 from apps.projects.services import files
-from apps.runs.models import Artifact, Run, WorkerNode
-from apps.runs.services import fleet, submission
-from apps.runs.types import TaskSpec
+from apps.runs.models import Artifact, Run, Schedule, WorkerNode
+from apps.runs.services import fleet, schedules, submission
+from apps.runs.types import TaskSpec, Timing
 
 _serial = count(1)
 
@@ -134,6 +134,27 @@ def make_run(
     return submission.submit(
         by=by, project=project, agent=agent, task=TaskSpec(**{"input": {}} | task)
     ).run
+
+
+def make_schedule(
+    *,
+    project: Project | None = None,
+    agent: Agent | None = None,
+    by: Actor | None = None,
+    name: str = "",
+    task: TaskSpec | None = None,
+    **timing: Any,
+) -> Schedule:
+    """A schedule, through the service."""
+    project = project or make_project()
+    return schedules.create(
+        by=by or make_actor(Role.OPERATOR, organization=project.organization),
+        project=project,
+        agent=agent or make_agent(organization=project.organization),
+        name=name or f"schedule-{next(_serial)}",
+        timing=Timing(**{"cron": "0 7 * * *"} | timing),
+        task=task or TaskSpec(input={}),
+    )
 
 
 def make_worker(**fields: Any) -> WorkerNode:

@@ -239,6 +239,10 @@ AOS_DISPATCH_DEADLINE = timedelta(
     seconds=env.integer("AOS_DISPATCH_DEADLINE_SECONDS", default=20, minimum=1)
 )
 AOS_WORKER_QUEUE = f"{AOS_INSTANCE}.runs"
+# A schedule's time that is noticed this late still counts as on time: an engine took over in between.
+AOS_SCHEDULE_GRACE = timedelta(
+    seconds=env.integer("AOS_SCHEDULE_GRACE_SECONDS", default=120, minimum=1)
+)
 # Idempotency keys of submissions are remembered this long.
 AOS_IDEMPOTENCY_TTL = timedelta(days=7)
 

@@ -37,6 +37,8 @@ MATRIX: Final = {
     "run.submit": _rule(Role.OPERATOR, "run:write"),
     "run.cancel": _rule(Role.OPERATOR, "run:write"),
     "run.rerun": _rule(Role.OPERATOR, "run:write"),
+    "schedule.read": _rule(Role.VIEWER, "run:read"),
+    "schedule.manage": _rule(Role.OPERATOR, "schedule:write"),
     "audit.read": _rule(Role.ADMIN, "audit:read"),
     "audit.export": _rule(Role.ADMIN, "audit:export", step_up=True),
     "token.manage": _rule(Role.VIEWER, "token:write"),

@@ -14,11 +14,21 @@ from django.db import models
 from django.db.models import F, Q
 from django.db.models.functions import Now
 
-from apps.agents.models import AgentVersion
-from apps.core.models import uuid7
+from apps.agents.models import Agent, AgentVersion
+from apps.core.models import BaseModel, uuid7
 from apps.identity.models import User, reaching
 from apps.projects.models import Project
-from apps.runs.types import DISPATCHED, FINAL, EventKind, LeaseState, Priority, RunState
+from apps.runs.types import (
+    DISPATCHED,
+    FINAL,
+    CatchUp,
+    EventKind,
+    FireOutcome,
+    LeaseState,
+    Priority,
+    RunState,
+    Timing,
+)
 
 _FINAL = Q(state__in=FINAL)
 
@@ -324,3 +334,83 @@ class IdempotencyKey(models.Model):
 
     def __str__(self) -> str:
         return self.key
+
+
+class ScheduleQuerySet(models.QuerySet["Schedule"]):
+    def visible_to(self, user: User) -> Self:
+        return self.filter(reaching(user, project_ref="project_id")).filter(
+            organization_id=user.organization_id
+        )
+
+
+class Schedule(BaseModel):
+    """A task that is submitted again and again, at the times a cron expression names.
+
+    It submits as the person who changed it last, with what that person may do at that moment.
+    """
+
+    organization_id = models.UUIDField()
+    project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="schedules")
+    agent = models.ForeignKey(Agent, on_delete=models.PROTECT, related_name="schedules")
+    submits_as = models.ForeignKey(User, on_delete=models.PROTECT, related_name="schedules")
+    name = models.CharField(max_length=80)
+    # Five fields, as in crontab(5), read in the time zone.
+    cron = models.CharField(max_length=100)
+    timezone = models.CharField(max_length=64, default="UTC")
+    catch_up = models.CharField(max_length=8, choices=CatchUp, default=CatchUp.SKIP)
+    # The fields of a ``TaskSpec``, without ``run_at``.
+    task = models.JSONField()
+    # Set while it is paused; ``next_at`` while it is not.
+    paused_at = models.DateTimeField(null=True)
+    pause_reason = models.CharField(max_length=200, blank=True)
+    next_at = models.DateTimeField(null=True)
+
+    objects = ScheduleQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            models.UniqueConstraint(name="runs_schedule_one_name_each", fields=["project", "name"]),
+            models.CheckConstraint(
+                name="runs_schedule_due_unless_paused",
+                condition=Q(paused_at=None, next_at__isnull=False)
+                | Q(paused_at__isnull=False, next_at=None),
+            ),
+        ]
+        indexes = [
+            models.Index(
+                fields=["next_at"], name="runs_schedule_due", condition=Q(next_at__isnull=False)
+            ),
+            models.Index(fields=["organization_id", "-id"], name="runs_schedule_of_organization"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def timing(self) -> Timing:
+        return Timing(cron=self.cron, timezone=self.timezone, catch_up=CatchUp(self.catch_up))
+
+
+class ScheduleFire(models.Model):
+    """A time at which a schedule was due, and what came of it. Each time counts once."""
+
+    schedule = models.ForeignKey(
+        Schedule, on_delete=models.CASCADE, db_index=False, related_name="fires"
+    )
+    fire_at = models.DateTimeField()
+    outcome = models.CharField(max_length=16, choices=FireOutcome)
+    run = models.ForeignKey(Run, on_delete=models.SET_NULL, null=True, related_name="fires")
+    # Why there is no run; empty when there is one.
+    detail = models.CharField(max_length=500, blank=True)
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        db_table = "runs_schedule_fire"
+        ordering = ["-id"]
+        constraints = [
+            models.UniqueConstraint(name="runs_schedule_fire_once", fields=["schedule", "fire_at"])
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.schedule_id} at {self.fire_at}"

@@ -62,6 +62,30 @@ class LeaseState(models.TextChoices):
     RUNNING = "r", "running"
 
 
+class CatchUp(models.TextChoices):
+    """What a schedule does about times that passed while no engine led."""
+
+    SKIP = "skip", "leave them out"
+    ONE = "one", "run once for all of them"
+    ALL = "all", "run each of them"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """When a schedule is due: five fields as in crontab(5), read in a time zone."""
+
+    cron: str
+    timezone: str = "UTC"
+    catch_up: CatchUp = CatchUp.SKIP
+
+
+class FireOutcome(models.TextChoices):
+    SUBMITTED = "submitted"
+    # The time passed unseen, and the schedule does not catch up.
+    MISSED = "missed"
+    REFUSED = "refused"
+
+
 class EventKind(models.TextChoices):
     """The kinds of line in a run's own log."""
 

@@ -23,7 +23,7 @@ from django.db import connection, transaction
 from apps.core import doorbell
 from apps.events.models import AuditInbox, OutboxEntry
 from apps.events.services import chain, checkpoints, relay
-from apps.runs.services import dispatch, fleet, leadership, recovery
+from apps.runs.services import dispatch, firing, fleet, leadership, recovery
 from apps.runs.services.leadership import Seat, SeatLost
 from workers.engine.publish import BrokerAway, Publisher
 
@@ -189,7 +189,8 @@ class Engine:
         silence_counts = now - self._healthy_since >= settings.AOS_WORKER_TTL.total_seconds()
         returned = dispatch.hand_back_overdue()
         expired = recovery.expire_queued(seat)
-        return returned + expired + recovery.reclaim(seat, trust_silence=silence_counts)
+        fired = firing.fire(seat)
+        return returned + expired + fired + recovery.reclaim(seat, trust_silence=silence_counts)
 
     def _step_down(self, why: str) -> None:
         if self._seat is not None:

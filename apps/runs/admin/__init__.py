@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from apps.runs.admin import fleet, motion, runs
+from apps.runs.admin import fleet, motion, runs, schedules
 
-__all__ = ["fleet", "motion", "runs"]
+__all__ = ["fleet", "motion", "runs", "schedules"]

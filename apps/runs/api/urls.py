@@ -3,6 +3,14 @@ from __future__ import annotations
 from django.urls import path
 
 from apps.runs.api.log import RunLogPages
+from apps.runs.api.schedules import (
+    FireCollection,
+    ScheduleCollection,
+    ScheduleDetail,
+    SchedulePause,
+    ScheduleResume,
+    ScheduleRun,
+)
 from apps.runs.api.views import (
     ArtifactCollection,
     ArtifactDownload,
@@ -22,4 +30,10 @@ urlpatterns = [
     path("runs/<str:run_id>/events", RunLogPages.as_view()),
     path("runs/<str:run_id>/artifacts", ArtifactCollection.as_view()),
     path("runs/<str:run_id>/artifacts/<path:name>", ArtifactDownload.as_view()),
+    path("schedules", ScheduleCollection.as_view()),
+    path("schedules/<str:schedule_id>", ScheduleDetail.as_view()),
+    path("schedules/<str:schedule_id>/pause", SchedulePause.as_view()),
+    path("schedules/<str:schedule_id>/resume", ScheduleResume.as_view()),
+    path("schedules/<str:schedule_id>/run", ScheduleRun.as_view()),
+    path("schedules/<str:schedule_id>/fires", FireCollection.as_view()),
 ]

@@ -34,7 +34,7 @@ from apps.runs.models import Artifact, Run, RunQuerySet
 from apps.runs.services import control, submission
 
 _KEY = re.compile(r"[\x21-\x7e]{16,255}")
-_KEY_HEADER = OpenApiParameter(
+KEY_HEADER = OpenApiParameter(
     "Idempotency-Key",
     str,
     OpenApiParameter.HEADER,
@@ -42,7 +42,7 @@ _KEY_HEADER = OpenApiParameter(
     description="16 to 255 visible ASCII characters of your choice, one per intention. Sending a "
     "request again with its key has no second effect; remembered for 7 days.",
 )
-_ACCEPTED: dict[Any, Any] = {
+ACCEPTED: dict[Any, Any] = {
     202: OpenApiResponse(RunSerializer, description="Accepted. `Location` names the run."),
     200: OpenApiResponse(
         RunSerializer,
@@ -102,9 +102,9 @@ class RunSubmission(APIView):
         summary="Submit a run",
         description="Stored before it is acknowledged: an accepted run is not lost.",
         tags=["Runs"],
-        parameters=[_KEY_HEADER],
+        parameters=[KEY_HEADER],
         request=TaskRequestSerializer,
-        responses={**_ACCEPTED, **problems(400, 404, 409, 413, 415, 422)},
+        responses={**ACCEPTED, **problems(400, 404, 409, 413, 415, 422)},
         examples=[TASK, RUN],
     )
     def post(self, request: Request) -> Response:
@@ -134,9 +134,9 @@ class RunCollection(ListAPIView[Run]):
         operation_id="runs_submit",
         summary="Submit a run (the same as POST /api/run)",
         tags=["Runs"],
-        parameters=[_KEY_HEADER],
+        parameters=[KEY_HEADER],
         request=TaskRequestSerializer,
-        responses={**_ACCEPTED, **problems(400, 404, 409, 413, 415, 422)},
+        responses={**ACCEPTED, **problems(400, 404, 409, 413, 415, 422)},
         examples=[TASK, RUN],
     )
     def post(self, request: Request) -> Response:
@@ -183,9 +183,9 @@ class Rerun(APIView):
         summary="Run again, as a new run",
         description="The same input and files, the agent's current version.",
         tags=["Runs"],
-        parameters=[_KEY_HEADER],
+        parameters=[KEY_HEADER],
         request=None,
-        responses={**_ACCEPTED, **problems(400, 404, 409, 422)},
+        responses={**ACCEPTED, **problems(400, 404, 409, 422)},
     )
     def post(self, request: Request, run_id: str) -> Response:
         key = idempotency_key(request)

@@ -93,6 +93,14 @@ def rerun(*, by: Actor, run: Run, key: str | None = None) -> Submission:
     return Submission(run=again, replayed=False)
 
 
+def check(*, project: Project, agent: Agent, task: TaskSpec) -> None:
+    """Raise what ``submit`` would raise about the task itself; change nothing."""
+    version = _version(agent, project)
+    inputs.resolve(project, version.spec, task.input)
+    _retry(task.retry, version)
+    _timeout_s(task, version)
+
+
 def _version(agent: Agent, project: Project) -> AgentVersion:
     if agent.organization_id != project.organization_id:
         raise NotFound(what="agent", ref=agent.slug)

@@ -12,7 +12,15 @@ from apps.events.services import outbox, relay
 from apps.events.types import EventType, Subject
 from apps.identity.adminsite import Window, site
 from apps.identity.models import Binding, Department
-from apps.runs.models import Attempt, Leader, ReadyRun, Run, RunLease, ScheduledRun
+from apps.runs.models import (
+    Attempt,
+    Leader,
+    ReadyRun,
+    Run,
+    RunLease,
+    ScheduledRun,
+    ScheduleFire,
+)
 from apps.sandboxes.models import Sandbox
 from tests.faces import api, session
 from tests.factories import (
@@ -22,6 +30,7 @@ from tests.factories import (
     make_file,
     make_project,
     make_run,
+    make_schedule,
     make_token,
     make_worker,
 )
@@ -71,6 +80,8 @@ def furnish(organization):
         image="base",
         worker=worker.name,
     )
+    schedule = make_schedule(project=project, agent=agent)
+    ScheduleFire.objects.create(schedule=schedule, fire_at=Now(), outcome="submitted", run=run)
     with transaction.atomic():
         relay.move(500)
         subject = Subject(

@@ -10,7 +10,15 @@ from django.urls.resolvers import URLPattern
 
 from apps.identity.matrix import MATRIX, SCOPES
 from tests.faces import api, key, problem, session
-from tests.factories import HELLO, make_agent, make_artifact, make_cast, make_project, make_run
+from tests.factories import (
+    HELLO,
+    make_agent,
+    make_artifact,
+    make_cast,
+    make_project,
+    make_run,
+    make_schedule,
+)
 
 pytestmark = pytest.mark.django_db
 
@@ -18,6 +26,13 @@ VIEWER, OPERATOR, ADMIN = 1, 2, 3
 RANKS = {"vera": VIEWER, "oscar": OPERATOR, "adam": ADMIN, "olivia": 4}
 
 TASK = {"project": "demo", "agent": "hello", "input": {}}
+SCHEDULE = {
+    "project": "demo",
+    "agent": "hello",
+    "name": "Mornings",
+    "cron": "0 7 * * *",
+    "task": {"input": {}},
+}
 # method, path, body, the least rank, the scope a token needs, the answer to who may
 TABLE = [
     ("post", "/api/run", TASK, OPERATOR, "run:write", 202),
@@ -29,6 +44,15 @@ TABLE = [
     ("get", "/api/runs/{run}/events", None, VIEWER, "run:read", 200),
     ("get", "/api/runs/{run}/artifacts", None, VIEWER, "run:read", 200),
     ("get", "/api/runs/{run}/artifacts/report.md", None, VIEWER, "run:read", 200),
+    ("get", "/api/schedules", None, VIEWER, "run:read", 200),
+    ("post", "/api/schedules", SCHEDULE, OPERATOR, "schedule:write", 201),
+    ("get", "/api/schedules/{schedule}", None, VIEWER, "run:read", 200),
+    ("patch", "/api/schedules/{schedule}", {"name": "N"}, OPERATOR, "schedule:write", 200),
+    ("post", "/api/schedules/{schedule}/pause", None, OPERATOR, "schedule:write", 200),
+    ("post", "/api/schedules/{schedule}/resume", None, OPERATOR, "schedule:write", 200),
+    ("post", "/api/schedules/{schedule}/run", None, OPERATOR, "run:write", 202),
+    ("get", "/api/schedules/{schedule}/fires", None, VIEWER, "run:read", 200),
+    ("delete", "/api/schedules/nobodys", None, OPERATOR, "schedule:write", 404),
     ("get", "/api/projects", None, VIEWER, "project:read", 200),
     ("post", "/api/projects", {"slug": "s", "name": "S"}, ADMIN, "project:write", 201),
     ("get", "/api/projects/demo", None, VIEWER, "project:read", 200),
@@ -76,7 +100,8 @@ def address(cast):
     agent = make_agent(organization=cast.organization, slug="hello")
     run = make_run(project=project, agent=agent)
     make_artifact(run)
-    return lambda path: path.format(run=run.public_id)
+    schedule = make_schedule(project=project, agent=agent)
+    return lambda path: path.format(run=run.public_id, schedule=schedule.pk)
 
 
 def send(client, method, path, body):

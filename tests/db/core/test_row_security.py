@@ -32,6 +32,7 @@ from tests.factories import (
     make_organization,
     make_project,
     make_run,
+    make_schedule,
 )
 
 # What belongs to no organization, and why it may be seen by all.
@@ -308,7 +309,7 @@ def filters_forgotten(monkeypatch):
     from apps.agents.models import AgentQuerySet
     from apps.identity.models import ApiTokenQuerySet, UserQuerySet
     from apps.projects.models import ProjectQuerySet, WorkspaceFileQuerySet
-    from apps.runs.models import RunQuerySet
+    from apps.runs.models import RunQuerySet, ScheduleQuerySet
 
     def everything(rows: models.QuerySet, *_, **__) -> models.QuerySet:
         return rows.all()
@@ -320,6 +321,7 @@ def filters_forgotten(monkeypatch):
         ProjectQuerySet,
         WorkspaceFileQuerySet,
         RunQuerySet,
+        ScheduleQuerySet,
         AuditEntryQuerySet,
     ):
         monkeypatch.setattr(rows, "visible_to", everything)
@@ -339,6 +341,7 @@ def secret_house():
     run = make_run(project=project, agent=agent)
     make_artifact(run, content=word.encode())
     make_file(project, name=f"{word}.csv")
+    make_schedule(project=project, agent=agent, name=word)
     Run.objects.filter(pk=run.pk).update(name=word, result={"summary": word})
     with transaction.atomic():
         outbox.audit(
@@ -354,7 +357,9 @@ def answers(person, run):
     for path, _ in READS:
         if "stream" in path:
             continue
-        response = send(api(person), "get", path.format(run=run.public_id), None)
+        schedule = run.project.schedules.get()
+        address = path.format(run=run.public_id, schedule=schedule.pk)
+        response = send(api(person), "get", address, None)
         body = getattr(response, "content", b"") if not response.streaming else b""
         yield path, response, body
     for path in (
@@ -398,7 +403,14 @@ def test_those_who_belong_there_see_it(secret_house):
 
     shown = [path for path, _, body in answers(cast.olivia, run) if word.encode() in body]
 
-    assert {"/api/projects", "/api/agents", "/api/runs", "/runs", "/admin/runs/run/"} <= set(shown)
+    assert {
+        "/api/projects",
+        "/api/agents",
+        "/api/runs",
+        "/api/schedules",
+        "/runs",
+        "/admin/runs/run/",
+    } <= set(shown)
 
 
 @pytest.mark.django_db

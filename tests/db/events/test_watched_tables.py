@@ -18,9 +18,16 @@ from apps.identity.services import people, tokens
 from apps.identity.types import Role
 from apps.projects.models import Project, WorkspaceFile
 from apps.projects.services import files, projects
-from apps.runs.models import Lane, Run
+from apps.runs.models import Lane, Run, Schedule
 from apps.runs.services import control
-from tests.factories import make_actor, make_agent, make_file, make_project, make_run
+from tests.factories import (
+    make_actor,
+    make_agent,
+    make_file,
+    make_project,
+    make_run,
+    make_schedule,
+)
 
 # What changes without anybody's decision, or cannot be changed at all.
 UNWATCHED = {
@@ -31,6 +38,7 @@ UNWATCHED = {
     "runs_attempt": "the same",
     "runs_event": "the log of a run itself: append-only",
     "runs_artifact": "what workers store",
+    "runs_schedule_fire": "what came of a schedule's times; the engine writes entries beside it",
     "runs_worker": "which machines there are",
     "runs_leader": "which engine leads",
     "runs_idempotencykey": "what was answered to whom",
@@ -86,6 +94,10 @@ SILENT = {
     "an agent renamed": lambda by, run: type(make_agent()).objects.update(title="T"),
     "a run cancelled": lambda by, run: Run.objects.filter(pk=run.pk).update(
         state="cancelled", finished_at="2030-01-01T00:00Z"
+    ),
+    "a schedule given to somebody else": lambda by, run: (
+        make_schedule(by=by, project=run.project),
+        Schedule.objects.update(submits_as=make_actor(organization=run.project.organization).user),
     ),
     "a lane paused": lambda by, run: Lane.objects.update(paused=True),
 }
