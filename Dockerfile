@@ -16,7 +16,7 @@ ENV PATH=/opt/venv/bin:$PATH \
 # A number, so that an orchestrator can see that it is not root.
 RUN groupadd --system --gid 10001 aos \
     && useradd --system --uid 10001 --gid aos --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin aos \
-    && install --directory --owner aos --group aos --mode 0700 /data
+    && install --directory --owner aos --group aos --mode 0700 /data /egress
 WORKDIR /app
 COPY --from=packages /opt/venv /opt/venv
 COPY . .

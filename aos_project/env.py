@@ -6,6 +6,7 @@ Every value is read once, at start-up, and a bad one stops the process with a me
 from __future__ import annotations
 
 import os
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -60,6 +61,21 @@ def words(name: str, *, default: tuple[str, ...] = ()) -> list[str]:
     if raw is None:
         return list(default)
     return [word.strip() for word in raw.split(",") if word.strip()]
+
+
+def choice(name: str, *, default: str, among: tuple[str, ...]) -> str:
+    value = text(name, default=default)
+    if value not in among:
+        raise ImproperlyConfigured(f"{name}={value!r} is not one of {', '.join(among)}.")
+    return value
+
+
+def networks(name: str, *, default: tuple[str, ...]) -> tuple[IPv4Network | IPv6Network, ...]:
+    """A comma-separated list of networks such as ``198.51.100.0/24``."""
+    try:
+        return tuple(ip_network(word) for word in words(name, default=default))
+    except ValueError as error:
+        raise ImproperlyConfigured(f"{name}: {error}.") from error
 
 
 def database(name: str, *, default: str | None = None) -> dict[str, Any]:

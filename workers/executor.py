@@ -18,6 +18,7 @@ from apps.runs.errors import LeaseLost
 from apps.runs.services import leases
 from apps.runs.types import ArtifactData, Failure, Started
 from apps.sandboxes.services import tracking
+from apps.sandboxes.types import EgressMode
 from workers.node import Node, Stop, Task
 from workers.output import Transcript
 from workers.runlog import RunLog
@@ -127,10 +128,20 @@ class _Attempt:
                 tracking.opened(row, container_id=sandbox.handle, image=sandbox.image)
                 self._task.on_stop(sandbox.kill)
                 self._task.log.say(f"Sandbox ready, isolation: {sandbox.isolation}")
+                self._attend_egress(sandbox, spec)
                 self._run_command(sandbox)
                 return self._collect(sandbox)
         finally:
             tracking.gone(row)
+
+    def _attend_egress(self, sandbox: Sandbox, spec: SandboxSpec) -> None:
+        sandbox.watch_egress(self._task.log.note_denial)
+        if spec.egress.mode != EgressMode.NONE and not self._driver.supports_network_policy:
+            self._task.log.say(
+                f"The {self._driver.name} sandbox driver cannot limit the network: "
+                "what the version says of it is not enforced.",
+                level="WARN",
+            )
 
     def _opening(self, spec: SandboxSpec) -> tracking.Opening:
         return tracking.Opening(
@@ -152,6 +163,8 @@ class _Attempt:
                 self._note(output)
             self._task.log.add(self._transcript.close())
             span.set_attribute("aos.sandbox.outcome", execution.exit.outcome)
+        if traffic := sandbox.traffic():
+            self._task.log.say(str(traffic))
         if error := execution.exit.error():
             raise RunFailed(self._explained(error))
 

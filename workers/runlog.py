@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Iterable
 from typing import Final
 
@@ -10,6 +11,7 @@ from django.db import InterfaceError, OperationalError, connection
 
 from apps.runs.services import leases
 from apps.runs.types import Entry, EventKind, Started
+from workers.sandbox.egress.policy import Denial
 
 _FULL: Final = 200
 _TOO_MANY: Final = 20_000
@@ -22,6 +24,7 @@ class RunLog:
         self._started = started
         self._seq = started.last_event_seq
         self._waiting: list[Entry] = []
+        self._noted: deque[Entry] = deque()
         self._lock = threading.Lock()
 
     def add(self, entries: Iterable[Entry]) -> None:
@@ -35,6 +38,12 @@ class RunLog:
         """Add a line of the platform's own."""
         payload = {"level": level, "source": "aos", "text": text, **attributes}
         self.add([Entry(kind=EventKind.LOG, payload=payload)])
+
+    def note_denial(self, denial: Denial) -> None:
+        """Note a refused way out for the next flush. Waits for nothing: the proxy's loop calls it."""
+        told = {"host": denial.host, "port": denial.port, "reason": denial.reason}
+        payload = {"level": "WARN", "source": "aos", "text": str(denial), "egress": told}
+        self._noted.append(Entry(kind=EventKind.LOG, payload=payload))
 
     def flush(self) -> None:
         with self._lock:
@@ -50,6 +59,8 @@ class RunLog:
                 raise
 
     def _flush(self) -> None:
+        while self._noted:
+            self._waiting.append(self._noted.popleft())
         if self._waiting:
             # Cleared only after the write: lines that could not be written are tried again.
             self._seq = leases.append(self._started, self._waiting, after=self._seq)

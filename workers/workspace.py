@@ -10,8 +10,10 @@ from django.conf import settings
 
 from apps.core import blobs, tracing
 from apps.runs.types import Started
+from apps.sandboxes.types import EgressMode
 from workers.output import MARK
 from workers.sandbox.base import Command, SandboxSpec
+from workers.sandbox.errors import EgressNotAllowed
 
 _OUTPUT_LIMIT_BYTES: Final = 1024 * 1024
 _SPARE_S: Final = 120
@@ -53,4 +55,8 @@ def sandbox_spec(started: Started) -> SandboxSpec:
     wanted = started.agent_spec.get("sandbox", {}) | {
         "lifetime_s": min(started.timeout_s + _SPARE_S, _LONGEST_S)
     }
-    return SandboxSpec.from_mapping(wanted, image=settings.AOS_SANDBOX_IMAGE)
+    spec = SandboxSpec.from_mapping(wanted, image=settings.AOS_SANDBOX_IMAGE)
+    most = EgressMode(settings.AOS_SANDBOX_EGRESS)
+    if not most.covers(spec.egress.mode):
+        raise EgressNotAllowed(wanted=spec.egress.mode.value, most=most.value)
+    return spec

@@ -249,6 +249,15 @@ AOS_IDEMPOTENCY_TTL = timedelta(days=7)
 AOS_SANDBOX_DRIVER = env.text("AOS_SANDBOX_DRIVER", default="docker")
 AOS_SANDBOX_IMAGE = env.text("AOS_SANDBOX_IMAGE", default="aos/sandbox-base:latest")
 AOS_ALLOW_LOCAL_SANDBOX = False
+# The most of the network that an agent version may ask for on this host: none, allowlist, open.
+AOS_SANDBOX_EGRESS = env.choice(
+    "AOS_SANDBOX_EGRESS", default="allowlist", among=("none", "allowlist", "open")
+)
+# Where the sockets of sandboxes' proxies lie, and where the engine sees them if it lives elsewhere.
+AOS_EGRESS_FOLDER = Path(env.text("AOS_EGRESS_FOLDER", default=str(AOS_DATA_DIR / "egress")))
+AOS_EGRESS_HOST_FOLDER = env.text("AOS_EGRESS_HOST_FOLDER", default="")
+# Networks no sandbox may reach, besides all that are not public: your own public addresses.
+AOS_EGRESS_DENY = env.networks("AOS_EGRESS_DENY", default=())
 
 # --- Flower ---------------------------------------------------------------------------------------
 AOS_FLOWER_URL = env.text("AOS_FLOWER_URL", default="http://127.0.0.1:5555")

@@ -49,6 +49,10 @@ _KNOWN: Final[Mapping[str, tuple[str, str]]] = {
         "The agent asks for impossible limits",
         "Correct the sandbox limits in a new version of the agent.",
     ),
+    "egress_not_allowed": (
+        "The agent asks for too much network",
+        "List the hosts it needs in a new version, or ask the operator to raise AOS_SANDBOX_EGRESS.",
+    ),
     "sandbox_unavailable": (
         "No sandbox could be made",
         "Ask the operator whether the Docker engine of the worker's host runs, then run it again.",

@@ -30,9 +30,11 @@ SPOKEN = {
     "(AOS_PUBLIC_URL,)": "`AOS_PUBLIC_URL`",
     "str(BASE_DIR / '.aos')": "`.aos`",
     "str(BASE_DIR / 'staticfiles')": "`staticfiles`",
+    "str(AOS_DATA_DIR / 'egress')": "`AOS_DATA_DIR/egress`",
     "str(AOS_DATA_DIR / 'audit')": "`AOS_DATA_DIR/audit`",
     "max(20, AOS_WORKER_SLOTS + 8)": "`AOS_WORKER_SLOTS + 8`, at least `20`",
     "''": "empty",
+    "()": "empty",
     None: "required",
 }
 

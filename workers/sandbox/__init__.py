@@ -1,10 +1,13 @@
 """Sandboxes: isolated places to run commands, and the drivers that make them.
 
 ``base`` is the seam, ``docker`` and ``local`` the drivers, ``session`` the conversation with the
-supervisor inside, ``artifacts`` what may come out, ``images`` how the images are made.
+supervisor inside, ``egress`` the one way out, ``artifacts`` which files may come out, ``images`` how the
+images are made.
 """
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from django.conf import settings
 
@@ -18,8 +21,15 @@ def driver_from_settings() -> SandboxDriver:
     if name == "docker":
         # Here, so that a host without Docker never loads its client.
         from workers.sandbox.docker import DockerDriver
+        from workers.sandbox.egress.doors import Doors
 
-        return DockerDriver(instance=settings.AOS_INSTANCE)
+        host_folder = settings.AOS_EGRESS_HOST_FOLDER
+        doors = Doors(
+            settings.AOS_EGRESS_FOLDER,
+            host_root=Path(host_folder) if host_folder else None,
+            closed=settings.AOS_EGRESS_DENY,
+        )
+        return DockerDriver(instance=settings.AOS_INSTANCE, doors=doors)
     if name == "local":
         from workers.sandbox.local import LocalDriver
 

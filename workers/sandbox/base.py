@@ -17,6 +17,8 @@ from types import TracebackType
 from typing import Final, Self
 
 from workers.sandbox.artifacts import ArtifactLimits, ArtifactSink, Collected
+from workers.sandbox.egress.policy import Denial, Egress
+from workers.sandbox.egress.proxy import Traffic
 from workers.sandbox.errors import (
     CommandFailed,
     CommandTimedOut,
@@ -41,6 +43,8 @@ BOUNDS: Final[Mapping[str, tuple[float, float]]] = {
     "lifetime_s": (1, 24 * 3600),
 }
 
+NO_EGRESS: Final = Egress()
+
 _SANDBOX_ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,80}")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _COMMAND_LIMIT: Final = 256 * 1024
@@ -62,6 +66,8 @@ class SandboxSpec:
     open_files: int = 1024
     #: After this it ends by itself, even when no worker is left to end it.
     lifetime_s: int = 1800
+    #: What it may reach through the proxy. There is no network interface in any case.
+    egress: Egress = NO_EGRESS
 
     def __post_init__(self) -> None:
         if not self.workspace_mb and _is_number(self.memory_mb):
@@ -80,11 +86,13 @@ class SandboxSpec:
     @classmethod
     def from_mapping(cls, wanted: Mapping[str, object], *, image: str) -> Self:
         """Read the ``sandbox`` part of an agent version; an unknown key is an error."""
-        for name in wanted:
+        limits = dict(wanted)
+        egress = Egress.from_mapping(limits.pop("egress", {"mode": "none"}))
+        for name in limits:
             if name not in BOUNDS:
-                known = ", ".join(BOUNDS)
+                known = ", ".join([*BOUNDS, "egress"])
                 raise SandboxSpecInvalid(field=name, rule=f"it is not one of {known}")
-        return cls(image=image, **wanted)  # type: ignore[arg-type]  # checked in __post_init__
+        return cls(image=image, egress=egress, **limits)  # type: ignore[arg-type]  # checked in __post_init__
 
 
 def _is_number(value: object) -> bool:
@@ -283,6 +291,17 @@ class Sandbox(ABC):
     @abstractmethod
     def ping(self) -> None:
         """Return when the supervisor has answered."""
+
+    @abstractmethod
+    def watch_egress(self, tell: Callable[[Denial], None]) -> None:
+        """Have each refused way out told, from a thread that must not be kept waiting.
+
+        Nothing is ever told where no proxy stands between the sandbox and the network.
+        """
+
+    @abstractmethod
+    def traffic(self) -> Traffic | None:
+        """What went through its way out so far; None where it has none."""
 
     @abstractmethod
     def kill(self) -> None:

@@ -1,6 +1,6 @@
 """Sandboxes as Docker containers, closed in every way the engine offers.
 
-One container for one run, never reused. It has no network, no capability, no way to gain a
+One container for one run, never reused. It has no network interface, no capability, no way to gain a
 privilege, a read-only root and an unprivileged user; its files live in memory with a hard size; the
 engine keeps no log of it. ``container_config`` is the whole truth about that, and a golden file in
 the tests holds it still.
@@ -17,7 +17,7 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from threading import Lock
@@ -26,9 +26,13 @@ from typing import Any, Final
 import docker
 from docker.errors import APIError, NotFound
 
+from apps.sandboxes.types import EgressMode
 from workers.sandbox import engine
 from workers.sandbox.base import Finding, Keep, SandboxDriver, SandboxSpec, checked_id
 from workers.sandbox.channel import Channel
+from workers.sandbox.egress.doors import Door, Doors
+from workers.sandbox.egress.policy import Denial
+from workers.sandbox.egress.proxy import Traffic
 from workers.sandbox.errors import (
     ImageMissing,
     ImageUnfit,
@@ -46,6 +50,12 @@ logger = logging.getLogger(__name__)
 USER: Final = "10001:10001"
 WORKSPACE: Final = "/workspace"
 SUPERVISOR: Final = ["python3", "-I", "-S", "/opt/aos/sbx.py"]
+#: The first program of a container: it only waits, or forwards to its way out while it waits.
+WAIT: Final = ["sleep"]
+FORWARD: Final = ["python3", "-I", "-S", "/opt/aos/forward.py"]
+#: Where a sandbox finds the socket of its proxy, and what its programs are told of it.
+DOOR: Final = "/run/aos-egress"
+PROXY_URL: Final = "http://127.0.0.1:3128"
 LABEL: Final = "aos.managed"
 INSTANCE_LABEL: Final = "aos.instance"
 SANDBOX_LABEL: Final = "aos.sandbox"
@@ -55,6 +65,7 @@ _OLDEST_ENGINE: Final = (20, 10, 10)  # older ones refuse clone3 and break new C
 _REMOVAL_TRIES: Final = 60
 _REMOVAL_PAUSE_S: Final = 0.05
 _OOM_PATIENCE_S: Final = 0.5
+_DOOR_PATIENCE_S: Final = 20.0
 _OOM_ANSWER_S: Final = 3
 #: How engines say that an image lacks a program, or that its first one ended at once.
 _UNFIT_WORDS: Final = ("executable file not found", "no such file", "is not running")
@@ -65,7 +76,13 @@ def labels(instance: str, sandbox_id: str) -> dict[str, str]:
 
 
 def container_config(
-    spec: SandboxSpec, *, image: str, name: str, labels: Mapping[str, str], cpus: float
+    spec: SandboxSpec,
+    *,
+    image: str,
+    name: str,
+    labels: Mapping[str, str],
+    cpus: float,
+    door: str = "",
 ) -> dict[str, Any]:
     """The body of the engine's create call. Nothing outside this function shapes a container."""
     memory = int(spec.memory_mb) * _MIB
@@ -73,9 +90,9 @@ def container_config(
     hardened = "rw,nosuid,nodev"
     return {
         "Image": image,
-        # The supervisor comes by exec. This one only waits, and its end ends the container even
-        # when no worker is left to do it.
-        "Entrypoint": ["sleep"],
+        # The supervisor comes by exec. The end of this one ends the container even when no worker
+        # is left to do it.
+        "Entrypoint": FORWARD if door else WAIT,
         "Cmd": [str(int(spec.lifetime_s))],
         "User": USER,
         "WorkingDir": WORKSPACE,
@@ -98,7 +115,8 @@ def container_config(
                     "Source": name,
                     "Target": WORKSPACE,
                     "VolumeOptions": {"NoCopy": True},
-                }
+                },
+                *_door_mount(door),
             ],
             "Tmpfs": {
                 "/tmp": f"{hardened},noexec,size={int(spec.tmp_mb)}m,mode=1777",  # noqa: S108 - its own
@@ -129,6 +147,22 @@ def container_config(
     }
 
 
+def _door_mount(door: str) -> list[dict[str, Any]]:
+    """The folder with the proxy's socket. Read-only: one may speak to it and not replace it."""
+    if not door:
+        return []
+    options = {"Propagation": "rprivate"}
+    return [
+        {
+            "Type": "bind",
+            "Source": door,
+            "Target": DOOR,
+            "ReadOnly": True,
+            "BindOptions": options,
+        }
+    ]
+
+
 def volume_config(spec: SandboxSpec) -> dict[str, str]:
     """A workspace in memory: the only hard quota that every engine and filesystem has.
 
@@ -150,17 +184,20 @@ class DockerDriver(SandboxDriver):
 
     name = "docker"
     isolation = "docker"
+    supports_network_policy = True
 
     def __init__(
         self,
         *,
         instance: str,
+        doors: Doors | None = None,
         base_url: str | None = None,
         timeout_s: int = 60,
         silence_s: float = 30.0,
         patience_s: float = 10.0,
     ) -> None:
         self.instance = checked_id(instance)
+        self._doors = doors
         self._base_url = base_url
         self._timeout_s = timeout_s
         self._silence_s = silence_s
@@ -175,7 +212,14 @@ class DockerDriver(SandboxDriver):
         name = self._name(checked_id(sandbox_id))
         with self._engine() as api:
             image = self._image(api, spec.image)
-            handle = self._create(api, spec, image=image, name=name, sandbox_id=sandbox_id)
+            if self._exists(api, name):
+                raise SandboxExists(sandbox_id=sandbox_id)
+            door = self._door(spec, sandbox_id)
+            try:
+                handle = self._create(api, spec, image=image, sandbox_id=sandbox_id, door=door)
+            except BaseException:
+                self._close_door(sandbox_id)
+                raise
         try:
             with self._engine() as api:
                 session = self._enter(api, name, spec)
@@ -183,12 +227,12 @@ class DockerDriver(SandboxDriver):
             self._remove_quietly(sandbox_id)
             raise
         sandbox = DockerSandbox(
-            session, driver=self, sandbox_id=sandbox_id, image=image, handle=handle
+            session, driver=self, sandbox_id=sandbox_id, image=image, handle=handle, door=door
         )
         try:
-            session.greet(
-                env={"HOME": WORKSPACE}, rlimits={}, folders=[OUT_FOLDER], own_cgroup=True
-            )
+            session.greet(env=_environment(door), rlimits={}, folders=[OUT_FOLDER], own_cgroup=True)
+            if door:
+                door.await_forwarder(within=_DOOR_PATIENCE_S)
         except (SandboxLost, SandboxProtocolError) as error:
             sandbox.destroy()
             raise ImageUnfit(image=spec.image, detail=str(error)) from error
@@ -219,6 +263,8 @@ class DockerDriver(SandboxDriver):
             if self._connected is not None:
                 self._connected.close()
                 self._connected = None
+        if self._doors:
+            self._doors.close_all()
 
     # --- what its sandboxes need ---
 
@@ -235,6 +281,7 @@ class DockerDriver(SandboxDriver):
     def remove(self, sandbox_id: str) -> None:
         """Remove the container and its volume, as often as the engine says "not yet"."""
         name = self._name(sandbox_id)
+        self._close_door(sandbox_id)
         with self._engine() as api:
             for attempt in range(_REMOVAL_TRIES):
                 if _removed(api, name):
@@ -286,13 +333,36 @@ class DockerDriver(SandboxDriver):
             raise ImageMissing(image=image)
         return str(found["Id"])
 
+    def _door(self, spec: SandboxSpec, sandbox_id: str) -> Door | None:
+        """The sandbox's way out, where its spec has one."""
+        if spec.egress.mode == EgressMode.NONE:
+            return None
+        if self._doors is None:
+            raise SandboxUnavailable(driver=self.name, detail="it has no folder for ways out.")
+        try:
+            return self._doors.open(sandbox_id, spec.egress)
+        except FileExistsError as error:
+            raise SandboxExists(sandbox_id=sandbox_id) from error
+
+    def _close_door(self, sandbox_id: str) -> None:
+        if self._doors:
+            self._doors.close(sandbox_id)
+
     def _create(
-        self, api: docker.APIClient, spec: SandboxSpec, *, image: str, name: str, sandbox_id: str
+        self,
+        api: docker.APIClient,
+        spec: SandboxSpec,
+        *,
+        image: str,
+        sandbox_id: str,
+        door: Door | None,
     ) -> str:
+        name = self._name(sandbox_id)
         marks = labels(self.instance, sandbox_id)
-        config = container_config(spec, image=image, name=name, labels=marks, cpus=self._cpus)
-        if self._exists(api, name):
-            raise SandboxExists(sandbox_id=sandbox_id)
+        mount = self._doors.mount_of(door) if self._doors and door else ""
+        config = container_config(
+            spec, image=image, name=name, labels=marks, cpus=self._cpus, door=mount
+        )
         api.create_volume(name=name, driver="local", driver_opts=volume_config(spec), labels=marks)
         try:
             made = api.create_container_from_config(config, name=name)  # type: ignore[no-untyped-call]
@@ -331,7 +401,8 @@ class DockerDriver(SandboxDriver):
         found = api.containers(all=True, filters=filters)
         found += api.volumes(filters=filters).get("Volumes") or []
         marks = [item.get("Labels") or {} for item in found]
-        return frozenset(mark[SANDBOX_LABEL] for mark in marks if SANDBOX_LABEL in mark)
+        doors = self._doors.found() if self._doors else frozenset()
+        return doors | {mark[SANDBOX_LABEL] for mark in marks if SANDBOX_LABEL in mark}
 
     def _oom_events(self, api: docker.APIClient, sandbox_id: str) -> bool:
         # Not api.events: that one waits without a limit when the engine hangs.
@@ -364,12 +435,27 @@ class DockerSandbox(SupervisedSandbox):
     isolation = "docker"
 
     def __init__(
-        self, session: Session, *, driver: DockerDriver, sandbox_id: str, image: str, handle: str
+        self,
+        session: Session,
+        *,
+        driver: DockerDriver,
+        sandbox_id: str,
+        image: str,
+        handle: str,
+        door: Door | None,
     ) -> None:
         super().__init__(
             session, sandbox_id=sandbox_id, workspace=WORKSPACE, image=image, handle=handle
         )
         self._driver = driver
+        self._door = door
+
+    def watch_egress(self, tell: Callable[[Denial], None]) -> None:
+        if self._door:
+            self._door.watch(tell)
+
+    def traffic(self) -> Traffic | None:
+        return self._door.traffic if self._door else None
 
     def _end(self) -> None:
         self._driver.kill(self.id)
@@ -379,6 +465,16 @@ class DockerSandbox(SupervisedSandbox):
 
     def _saw_out_of_memory(self) -> bool:
         return self._driver.saw_out_of_memory(self.id)
+
+
+def _environment(door: Door | None) -> dict[str, str]:
+    """What every command of a sandbox finds: its home, and the way out where there is one."""
+    if door is None:
+        return {"HOME": WORKSPACE}
+    names = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+    ways = {spelled: PROXY_URL for name in names for spelled in (name, name.lower())}
+    near = dict.fromkeys(("NO_PROXY", "no_proxy"), "localhost,127.0.0.1,::1")
+    return {"HOME": WORKSPACE, "NODE_USE_ENV_PROXY": "1"} | ways | near
 
 
 def _own_socket(attached: Any) -> socket.socket:

@@ -29,6 +29,18 @@ class SandboxSpecInvalid(SandboxError):
     template = "The sandbox limit {field!r} is wrong: {rule}."
 
 
+class EgressNotAllowed(SandboxError):
+    """The operator of the workers' hosts allows less of the network than the version asks for."""
+
+    code = "egress_not_allowed"
+    title = "Network access not allowed"
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+    template = (
+        "The agent asks for network access {wanted!r}; this host allows {most!r} at most "
+        "(AOS_SANDBOX_EGRESS)."
+    )
+
+
 class SandboxUnavailable(SandboxError):
     """The engine does not answer, or refused for a reason of its own. Nothing was executed."""
 

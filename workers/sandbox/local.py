@@ -15,12 +15,14 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from workers.sandbox.base import Finding, Keep, SandboxDriver, SandboxSpec, checked_id
 from workers.sandbox.channel import Channel
+from workers.sandbox.egress.policy import Denial
 from workers.sandbox.errors import (
     LocalSandboxRefused,
     SandboxExists,
@@ -139,6 +141,12 @@ class LocalSandbox(SupervisedSandbox):
         )
         self._process = process
         self._home = home
+
+    def watch_egress(self, tell: Callable[[Denial], None]) -> None:
+        """There is no proxy: these processes have the host's own network."""
+
+    def traffic(self) -> None:
+        return None
 
     def _end(self) -> None:
         is_alive = self._process.poll() is None

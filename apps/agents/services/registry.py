@@ -16,6 +16,7 @@ from apps.core.errors import Conflict, Invalid, NotFound
 from apps.events.services import changes, outbox
 from apps.identity import policy
 from apps.identity.actor import Actor
+from apps.sandboxes.types import EGRESS_SCHEMA
 
 _FILES_LIMIT: Final = 1024 * 1024
 # A name below the run's output folder, with at most eight stars; never absolute, never upwards.
@@ -51,6 +52,7 @@ SCRIPT_SPEC: Final[dict[str, Any]] = {
                 "cpu": {"type": "number", "minimum": 0.1, "maximum": 4},
                 "pids": {"type": "integer", "minimum": 16, "maximum": 1024},
                 "workspace_mb": {"type": "integer", "minimum": 8, "maximum": 4096},
+                "egress": EGRESS_SCHEMA,
             },
         },
     },
@@ -113,7 +115,7 @@ def release(*, by: Actor, version: AgentVersion) -> Agent:
     agent = Agent.objects.select_for_update(no_key=True).get(pk=version.agent_id)
     if agent.organization_id != by.user.organization_id:
         raise NotFound(what="agent", ref=agent.slug)
-    before = agent.current.number if agent.current else None
+    before = _told(agent.current)
     AgentVersion.objects.filter(pk=version.pk, state=VersionState.DRAFT).update(
         state=VersionState.RELEASED, released_at=clock.now(), released_by=by.user
     )
@@ -125,10 +127,18 @@ def release(*, by: Actor, version: AgentVersion) -> Agent:
         "agent.release",
         resource_type="agent",
         resource_id=agent.pk,
-        before={"version": before},
-        after={"version": version.number},
+        before=before,
+        after=_told(version),
     )
     return agent
+
+
+def _told(version: AgentVersion | None) -> dict[str, Any]:
+    """What the record says of a version that runs: its number, and how much network it asks for."""
+    if version is None:
+        return {"version": None}
+    egress = version.spec.get("sandbox", {}).get("egress")
+    return {"version": version.number} | ({"egress": egress} if egress else {})
 
 
 def _require_valid(spec: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from workers.sandbox.base import SandboxSpec
 GOLDEN = Path(__file__).parent / "container_config.json"
 
 
-def made(**wanted) -> dict:
+def made(*, door="", **wanted) -> dict:
     spec = SandboxSpec(image="aos/sandbox-base:latest", **wanted)
     return {
         "container": docker.container_config(
@@ -22,6 +22,7 @@ def made(**wanted) -> dict:
             name="aos-test-box",
             labels=docker.labels("test", "box"),
             cpus=2,
+            door=door,
         ),
         "volume": docker.volume_config(spec),
     }
@@ -29,6 +30,23 @@ def made(**wanted) -> dict:
 
 def test_the_container_is_made_exactly_as_agreed():
     assert made() == json.loads(GOLDEN.read_text(encoding="utf-8"))
+
+
+def test_a_way_out_adds_one_read_only_folder_and_a_forwarder_and_nothing_else():
+    closed, opened = made()["container"], made(door="/data/egress/box")["container"]
+    mounts = opened["HostConfig"].pop("Mounts")
+
+    assert mounts[:-1] == closed["HostConfig"].pop("Mounts")
+    assert mounts[-1] == {
+        "Type": "bind",
+        "Source": "/data/egress/box",
+        "Target": "/run/aos-egress",
+        "ReadOnly": True,
+        "BindOptions": {"Propagation": "rprivate"},
+    }
+    assert opened.pop("Entrypoint") == ["python3", "-I", "-S", "/opt/aos/forward.py"]
+    assert closed.pop("Entrypoint") == ["sleep"]
+    assert opened == closed
 
 
 def test_limits_reach_the_container():
