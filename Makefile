@@ -50,8 +50,8 @@ check: install-dev ## Lint, types, import contracts, migrations
 	@.venv/bin/lint-imports
 	@DJANGO_SETTINGS_MODULE=aos_project.settings.test $(PYTHON_BIN) manage.py makemigrations --check --dry-run
 
-proof: install-dev ## Kill real processes and see that every run still ends
-	@$(PYTHON_BIN) -m pytest -m processes -v $(ARGS)
+proof: install-dev ## The long proofs: kill real processes, fuzz the API and the pages
+	@$(PYTHON_BIN) -m pytest -m "processes or proof" -v $(ARGS)
 
 bench: install-dev ## Measure, and print the ratios
 	@$(PYTHON_BIN) -m benchmarks $(ARGS)

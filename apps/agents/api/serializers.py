@@ -2,11 +2,18 @@ from __future__ import annotations
 
 from typing import Any
 
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from apps.agents.models import Agent, AgentVersion
+from apps.agents.services.registry import SCRIPT_SPEC
 from apps.agents.types import AgentKind, VersionState
 from apps.core.rest.strict import StrictSerializer
+
+
+@extend_schema_field(SCRIPT_SPEC)
+class SpecField(serializers.DictField):
+    """A version's spec; the registry checks it against the same schema, and more."""
 
 
 class AgentSerializer(serializers.ModelSerializer[Agent]):
@@ -67,7 +74,9 @@ class AgentRequestSerializer(StrictSerializer):
 
 class VersionSummarySerializer(serializers.ModelSerializer[AgentVersion]):
     state = serializers.ChoiceField(choices=VersionState.choices)
-    released_by = serializers.CharField(source="released_by.username", default=None)
+    released_by = serializers.CharField(
+        source="released_by.username", default=None, allow_null=True
+    )
 
     class Meta:
         model = AgentVersion
@@ -84,7 +93,7 @@ class VersionSerializer(VersionSummarySerializer):
 
 
 class DraftRequestSerializer(StrictSerializer):
-    spec = serializers.DictField(help_text="See docs/reference/api.md, Agent versions.")
+    spec = SpecField(help_text="See docs/reference/api.md, Agent versions.")
 
 
 class ReleaseRequestSerializer(StrictSerializer):

@@ -12,11 +12,18 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, Protocol
 
 from django.http import StreamingHttpResponse
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
 from rest_framework.exceptions import ParseError
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 
 MEDIA_TYPE: Final = "text/event-stream"
+LAST_EVENT_ID: Final = OpenApiParameter(
+    "Last-Event-ID",
+    {"type": "string", "pattern": "^[0-9]{0,18}$"},
+    OpenApiParameter.HEADER,
+    description="Sent by a reconnecting client; wins over `after`.",
+)
 RETRY_MS: Final = 2_000
 # Proxies close connections that are silent.
 KEEP_ALIVE_S = 15.0
@@ -46,6 +53,21 @@ class EventStreamRenderer(JSONRenderer):
 
     media_type = MEDIA_TYPE
     format = "sse"
+
+
+def described(what: str) -> OpenApiResponse:
+    """A stream in the OpenAPI document: the schema is that of one message."""
+    text = {"type": "string"}
+    schema = {
+        "type": "object",
+        "properties": {
+            "id": text,
+            "event": text,
+            "data": {**text, "contentMediaType": "application/json"},
+            "retry": {"type": "integer"},
+        },
+    }
+    return OpenApiResponse(schema, description=what)
 
 
 def response(

@@ -5,8 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from django.http import StreamingHttpResponse
-from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
+from drf_spectacular.utils import extend_schema
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -22,16 +21,9 @@ from apps.hub.api.serializers import EventPageQuery, EventPageSerializer
 from apps.hub.watching import EventQuery
 from apps.identity.rest import actor
 
-_STREAM = OpenApiResponse(
-    OpenApiTypes.STR,
-    description="`id` is the seq, `event` the type, `data` the event object. An event `resync` says "
-    "that the reader is too far behind: read the pages, and go on behind its id.",
-)
-_LAST_EVENT_ID = OpenApiParameter(
-    "Last-Event-ID",
-    OpenApiTypes.INT64,
-    OpenApiParameter.HEADER,
-    description="Sent by a reconnecting client; wins over `after`.",
+_STREAM = sse.described(
+    "`id` is the seq, `event` the type, `data` the event object. An event `resync` says "
+    "that the reader is too far behind: read the pages, and go on behind its id."
 )
 
 
@@ -47,7 +39,7 @@ class EventLog(APIView):
         description="`seq` counts a project's events without gaps: resume with `after`, and nothing "
         "is skipped or repeated. With `Accept: text/event-stream` this is `/api/events/stream`.",
         tags=["Events"],
-        parameters=[EventPageQuery, _LAST_EVENT_ID],
+        parameters=[EventPageQuery, sse.LAST_EVENT_ID],
         responses={
             (200, "application/json"): EventPageSerializer,
             (200, sse.MEDIA_TYPE): _STREAM,
@@ -58,9 +50,10 @@ class EventLog(APIView):
         if sse.wants_stream(request):
             return _stream(request)
         asked = query(EventPageQuery, request.query_params)
+        after = sse.resume_from(request, after=asked["after"])
         watched = watching.begin(actor(request), asked["project"], session_key=None)
-        events = log.page(project_id=watched.project_id, after=asked["after"], limit=asked["limit"])
-        last = events[-1].seq if events else asked["after"]
+        events = log.page(project_id=watched.project_id, after=after, limit=asked["limit"])
+        last = events[-1].seq if events else after
         return Response({"results": [wire.as_json(event) for event in events], "next_after": last})
 
 
@@ -76,7 +69,7 @@ class EventStream(APIView):
         description="Server-sent events: what is behind `after`, then whatever happens. Stays open; "
         "a comment every 15 s keeps it alive. Ends when access is withdrawn.",
         tags=["Events"],
-        parameters=[EventQuery, _LAST_EVENT_ID],
+        parameters=[EventQuery, sse.LAST_EVENT_ID],
         responses={(200, sse.MEDIA_TYPE): _STREAM, **problems(400, 404, 406, 422)},
     )
     def get(self, request: Request) -> StreamingHttpResponse:

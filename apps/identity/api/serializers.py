@@ -65,7 +65,7 @@ class UserSerializer(serializers.Serializer[Any]):
     id = serializers.UUIDField()
     username = serializers.CharField()
     name = serializers.CharField(source="get_full_name")
-    email = serializers.EmailField()
+    email = serializers.CharField(help_text="Empty when none is known.")
 
 
 class GrantSerializer(serializers.Serializer[Any]):

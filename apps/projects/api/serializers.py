@@ -38,5 +38,8 @@ class WorkspaceFileSerializer(serializers.ModelSerializer[WorkspaceFile]):
 class FileRequestSerializer(StrictSerializer):
     file = serializers.FileField(help_text="The file itself, as one part of a multipart form.")
     name = serializers.CharField(
-        max_length=120, required=False, help_text="Its name in the project; the part's by default."
+        max_length=120,
+        required=False,
+        allow_blank=True,
+        help_text="Its name in the project; the part's by default.",
     )

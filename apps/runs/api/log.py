@@ -5,8 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from django.http import StreamingHttpResponse
-from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
+from drf_spectacular.utils import extend_schema
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -39,16 +38,11 @@ class RunLogPages(APIView):
         tags=["Runs"],
         parameters=[
             RunEventQuerySerializer,
-            OpenApiParameter(
-                "Last-Event-ID",
-                OpenApiTypes.INT64,
-                OpenApiParameter.HEADER,
-                description="Sent by a reconnecting client; wins over `after`.",
-            ),
+            sse.LAST_EVENT_ID,
         ],
         responses={
             (200, "application/json"): RunEventPageSerializer,
-            (200, sse.MEDIA_TYPE): OpenApiResponse(OpenApiTypes.STR, description="The stream."),
+            (200, sse.MEDIA_TYPE): sse.described("The stream."),
             **problems(400, 404, 406, 422),
         },
     )
@@ -56,13 +50,14 @@ class RunLogPages(APIView):
         # The state is read before the lines, as ``tail.RunLog`` explains.
         run = found(request, run_id)
         asked = query(RunEventQuerySerializer, request.query_params)
+        after = sse.resume_from(request, after=asked["after"])
         if sse.wants_stream(request):
-            return _stream(request, run, after=asked["after"])
-        events = journal.page(run, after=asked["after"], limit=asked["limit"])
+            return _stream(request, run, after=after)
+        events = journal.page(run, after=after, limit=asked["limit"])
         return Response(
             {
                 "results": [as_json(event) for event in events],
-                "next_after": events[-1].seq if events else asked["after"],
+                "next_after": events[-1].seq if events else after,
                 "final": run.is_over and len(events) < asked["limit"],
             }
         )
@@ -77,6 +72,6 @@ def _stream(request: Request, run: Run, *, after: int) -> StreamingHttpResponse:
     )
     log = RunLog(run.pk, run.public_id, run.organization_id)
     return sse.response(
-        feed.follow(log, after=sse.resume_from(request, after=after)),
+        feed.follow(log, after=after),
         allowed=partial(feed.ask, watched.holds),
     )

@@ -36,7 +36,7 @@ from apps.runs.services import control, submission
 _KEY = re.compile(r"[\x21-\x7e]{16,255}")
 KEY_HEADER = OpenApiParameter(
     "Idempotency-Key",
-    str,
+    {"type": "string", "pattern": "^[!-~]{16,255}$"},
     OpenApiParameter.HEADER,
     required=True,
     description="16 to 255 visible ASCII characters of your choice, one per intention. Sending a "
@@ -230,7 +230,7 @@ class ArtifactDownload(APIView):
         description="Always as an attachment: what an agent wrote never runs on this origin. "
         "The ETag is the SHA-256 of the content.",
         tags=["Runs"],
-        responses={(200, "application/octet-stream"): bytes, 304: None, **problems(404)},
+        responses={(200, "*/*"): bytes, 304: None, **problems(404)},
     )
     def get(self, request: Request, run_id: str, name: str) -> HttpResponseBase:
         run = found(request, run_id)
