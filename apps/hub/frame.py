@@ -30,6 +30,7 @@ class Frame:
     name: str
     may_admin: bool
     may_watch: bool
+    may_audit: bool
     environment: str
 
 
@@ -53,6 +54,7 @@ def of(request: HttpRequest, *, project: Project | None = None) -> Frame:
         name=user.get_full_name() or user.username,
         may_admin=policy.allows(by, "admin.view"),
         may_watch=policy.allows(by, "queue.watch"),
+        may_audit=policy.allows(by, "audit.read"),
         environment=settings.AOS_ENVIRONMENT,
     )
 
@@ -66,6 +68,7 @@ def _outside() -> Frame:
         name="",
         may_admin=False,
         may_watch=False,
+        may_audit=False,
         environment=settings.AOS_ENVIRONMENT,
     )
 

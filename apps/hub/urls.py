@@ -3,6 +3,7 @@ from __future__ import annotations
 from django.urls import path
 
 from apps.hub import account, views
+from apps.hub.audit import pages as audit
 
 urlpatterns = [
     path("", views.chat, name="chat"),
@@ -18,6 +19,10 @@ urlpatterns = [
     path("account/second-factor/off", account.second_factor_remove, name="second_factor_off"),
     path("account/tokens", account.token_issue, name="token_issue"),
     path("account/tokens/<uuid:token_id>", account.token_revoke, name="token_revoke"),
+    path("audit", audit.audit, name="audit"),
+    path("audit/entries/<int:entry_id>", audit.entry, name="audit_entry"),
+    path("audit/export", audit.download, name="audit_download"),
+    path("audit/verify", audit.verify, name="audit_verify"),
     path("palette", views.palette, name="palette"),
     path("runs", views.runs, name="runs"),
     path("runs/<uuid:public_id>", views.run, name="run"),

@@ -351,7 +351,8 @@ def runs(request: HubRequest) -> HttpResponse:
     }
     if before and request.htmx:
         return render(request, "hub/runs/rows.html", context)
-    return render(request, "hub/runs/sheet.html" if request.htmx else "hub/runs.html", context)
+    in_place = request.htmx and not request.htmx.history_restore_request
+    return render(request, "hub/runs/sheet.html" if in_place else "hub/runs.html", context)
 
 
 def _more(page: Sequence[Run], chosen: dict[str, str]) -> str:
@@ -536,8 +537,10 @@ def _pages(around: frame.Frame) -> list[dict[str, str]]:
     pages = [
         _entry("messages", "Chat Hub", reverse("chat")),
         _entry("player-play", "Runs", reverse("runs")),
-        _entry("book", "API docs", "/api/docs"),
     ]
+    if around.may_audit:
+        pages.append(_entry("clipboard-list", "Audit log", reverse("audit")))
+    pages.append(_entry("book", "API docs", "/api/docs"))
     if around.may_admin:
         pages.append(_entry("shield-check", "Django admin", "/admin/"))
     if around.may_watch:

@@ -8,12 +8,16 @@ from typing import Concatenate, ParamSpec
 from urllib.parse import urlencode
 
 from django.contrib.auth.decorators import login_required
-from django.http import Http404, HttpRequest, HttpResponse
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.urls import reverse
 from django_htmx.http import HttpResponseClientRedirect
 from django_htmx.middleware import HtmxDetails
 
+from apps.core.errors import NotAllowed
+from apps.identity import policy
 from apps.identity.models import User
+from apps.identity.rest import page_actor
 
 P = ParamSpec("P")
 
@@ -24,7 +28,7 @@ class HubRequest(HttpRequest):
     htmx: HtmxDetails
 
 
-View = Callable[Concatenate[HubRequest, P], HttpResponse]
+View = Callable[Concatenate[HubRequest, P], HttpResponseBase]
 
 
 def signed_in(view: View[P]) -> View[P]:
@@ -32,15 +36,32 @@ def signed_in(view: View[P]) -> View[P]:
     with_login = login_required(view)
 
     @wraps(view)
-    def wrapped(request: HubRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
+    def wrapped(request: HubRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
         if request.htmx and not request.user.is_authenticated:
             return leading_to(request, "login")
-        answer: HttpResponse = with_login(request, *args, **kwargs)
+        answer: HttpResponseBase = with_login(request, *args, **kwargs)
         return answer
 
     # Kept by every decorator around it: tests ask whether a page has it.
     wrapped.__dict__["asks_for_sign_in"] = True
     return wrapped
+
+
+def may(action: str) -> Callable[[View[P]], View[P]]:
+    """Let in only whose role allows the action over the organization. Goes below ``signed_in``."""
+
+    def guard(view: View[P]) -> View[P]:
+        @wraps(view)
+        def wrapped(request: HubRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
+            try:
+                policy.require(page_actor(request), action)
+            except NotAllowed as error:
+                raise PermissionDenied(str(error)) from error
+            return view(request, *args, **kwargs)
+
+        return wrapped
+
+    return guard
 
 
 def leading_to(request: HubRequest, name: str) -> HttpResponse:

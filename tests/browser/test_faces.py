@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from apps.identity.types import Role
 from tests.browser.conftest import DESKTOP, PHONE
 from tests.factories import make_agent, make_run
+from tests.support.looking import violations
 from tests.support.stand_in import StandIn, artifact
 
-RULES = {
-    "runOnly": {
-        "type": "tag",
-        "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
-    }
-}
 PAGES = ("chat", "stream", "runs", "no_match", "run", "running", "failed", "file", "missing")
 FIRST_LOAD_LIMIT = 40 * 1024
 CHART = (
@@ -87,15 +81,6 @@ def places(project):
     }
 
 
-def _violations(page: Page) -> list[str]:
-    found = Axe().run(page, options=RULES).response["violations"]
-    return [
-        f"{rule['id']}: {node['target']} {node.get('failureSummary', '')}"
-        for rule in found
-        for node in rule["nodes"]
-    ]
-
-
 def _settle(page: Page) -> None:
     """Wait until scripts have run and the socket stands, so that the page is what people see."""
     page.wait_for_load_state("load")
@@ -118,7 +103,7 @@ def test_every_page_passes_the_accessibility_rules(visitor, person, places, look
     for name in PAGES:
         page.goto(places[name])
         _settle(page)
-        if found := _violations(page):
+        if found := violations(page):
             wrong[name] = found
     visitor.forgive("404")
 
@@ -129,14 +114,14 @@ def test_every_page_passes_the_accessibility_rules(visitor, person, places, look
 def test_the_sign_in_page_passes_the_accessibility_rules(visitor, theme):
     page = visitor.page(color_scheme=theme, bypass_csp=True)
     page.goto("/login")
-    empty = _violations(page)
+    empty = violations(page)
     page.get_by_label("Username").fill("nobody")
     page.get_by_label("Password").fill("nothing")
     page.get_by_role("button", name="Sign in").click()
     expect(page.get_by_role("alert")).to_be_visible()
 
     assert empty == []
-    assert _violations(page) == []
+    assert violations(page) == []
 
 
 def test_dialogs_and_menus_pass_the_accessibility_rules(visitor, oscar, places):
@@ -145,14 +130,14 @@ def test_dialogs_and_menus_pass_the_accessibility_rules(visitor, oscar, places):
     _settle(page)
     page.keyboard.press("Control+k")
     expect(page.get_by_role("listbox").get_by_role("option").first).to_be_visible()
-    palette = _violations(page)
+    palette = violations(page)
     page.keyboard.press("Escape")
     page.get_by_role("button", name="Cancel", exact=True).click()
     expect(page.get_by_role("dialog", name="Cancel this run?")).to_be_visible()
-    dialog = _violations(page)
+    dialog = violations(page)
     page.keyboard.press("Escape")
     page.get_by_role("button", name="Theme").click()
-    menu = _violations(page)
+    menu = violations(page)
 
     assert (palette, dialog, menu) == ([], [], [])
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Iterator
 from typing import Any
 
 from django.http import StreamingHttpResponse
@@ -20,23 +17,11 @@ from apps.core.rest.problems import problems
 from apps.core.rest.strict import query
 from apps.events.models import AuditEntry, AuditEntryQuerySet
 from apps.events.services import proof
+from apps.hub.audit import export
+from apps.identity import policy
 from apps.identity.rest import actor
 
 _ACTIONS = {"get": "audit.read"}
-_CSV, _JSONL = "text/csv", "application/x-ndjson"
-_COLUMNS = (
-    "id",
-    "at",
-    "actor_kind",
-    "actor_id",
-    "actor_name",
-    "token_id",
-    "action",
-    "resource_type",
-    "resource_id",
-    "trace_id",
-    "detail",
-)
 _LOOKUPS = {
     "actor": "actor_name",
     "action": "action",
@@ -65,8 +50,8 @@ class AuditExportSerializer(AuditFilterSerializer):
 class AuditEntrySerializer(serializers.ModelSerializer[AuditEntry]):
     class Meta:
         model = AuditEntry
-        fields = _COLUMNS
-        read_only_fields = _COLUMNS
+        fields = export.COLUMNS
+        read_only_fields = export.COLUMNS
 
 
 class AuditVerificationSerializer(serializers.Serializer[None]):
@@ -99,6 +84,7 @@ class AuditLog(generics.GenericAPIView[AuditEntry]):
         responses={200: AuditEntrySerializer(many=True), **problems(400, 422)},
     )
     def get(self, request: Request) -> Response:
+        policy.require(actor(request), "audit.read")
         page = self.paginate_queryset(_entries(request, AuditFilterSerializer))
         return self.get_paginated_response(AuditEntrySerializer(page, many=True).data)
 
@@ -114,52 +100,20 @@ class AuditExport(APIView):
         tags=["Audit"],
         parameters=[AuditExportSerializer],
         responses={
-            (200, _JSONL): OpenApiResponse(OpenApiTypes.STR),
-            (200, _CSV): OpenApiResponse(OpenApiTypes.STR),
+            (200, export.JSONL): OpenApiResponse(OpenApiTypes.STR),
+            (200, export.CSV): OpenApiResponse(OpenApiTypes.STR),
             **problems(400, 422),
         },
     )
     def get(self, request: Request) -> StreamingHttpResponse:
-        entries = _entries(request, AuditExportSerializer).order_by("id")
-        as_csv = request.query_params.get("form") == "csv"
-        response = StreamingHttpResponse(
-            (_csv_lines if as_csv else _json_lines)(entries),
-            content_type=_CSV if as_csv else _JSONL,
+        wanted = query(AuditExportSerializer, request.query_params)
+        asked = {name: value for name, value in wanted.items() if name in _LOOKUPS}
+        return export.respond(
+            _entries(request, AuditExportSerializer),
+            by=actor(request),
+            form=wanted["form"],
+            asked=asked,
         )
-        name = f"audit.{'csv' if as_csv else 'jsonl'}"
-        response["Content-Disposition"] = f'attachment; filename="{name}"'
-        return response
-
-
-def _rows(entries: AuditEntryQuerySet) -> Iterator[dict[str, Any]]:
-    rows: Iterator[dict[str, Any]] = entries.values(*_COLUMNS).iterator(chunk_size=2000)
-    return rows
-
-
-def _json_lines(entries: AuditEntryQuerySet) -> Iterator[str]:
-    for row in _rows(entries):
-        yield json.dumps(row | {"at": row["at"].isoformat()}, default=str) + "\n"
-
-
-class _Line:
-    """What the csv module writes into: gives each line back at once."""
-
-    def write(self, text: str) -> str:
-        return text
-
-
-def _csv_lines(entries: AuditEntryQuerySet) -> Iterator[str]:
-    writer = csv.writer(_Line())
-    yield writer.writerow(_COLUMNS)
-    for row in _rows(entries):
-        values = row | {"at": row["at"].isoformat(), "detail": json.dumps(row["detail"])}
-        yield writer.writerow([_harmless(values[name]) for name in _COLUMNS])
-
-
-def _harmless(value: Any) -> str:
-    """A spreadsheet must not take what somebody typed for a formula."""
-    text = "" if value is None else str(value)
-    return f"'{text}" if text[:1] in {"=", "+", "-", "@", "\t", "\r"} else text
 
 
 class AuditVerification(APIView):
@@ -174,6 +128,7 @@ class AuditVerification(APIView):
         responses={200: AuditVerificationSerializer, **problems()},
     )
     def get(self, request: Request) -> Response:
+        policy.require(actor(request), "audit.read")
         report = proof.verify(actor(request).user.organization_id)
         (verdict,) = report.verdicts
         return Response(

@@ -12,7 +12,7 @@ from apps.events.services import chain, outbox
 from apps.events.types import ActorRef
 from apps.identity.types import Role
 from tests.faces import session
-from tests.factories import make_actor
+from tests.factories import make_actor, make_project, make_user
 from tests.support.tampering import by_hand
 
 pytestmark = pytest.mark.django_db
@@ -70,11 +70,31 @@ def test_the_export_is_complete_in_both_forms(client, by):
     for number in range(3):
         _act(by, resource_id=f"r{number}", n=number)
 
-    lines = [json.loads(line) for line in _body(client.get("/api/audit/export")).splitlines()]
-    table = list(csv.DictReader(io.StringIO(_body(client.get("/api/audit/export?form=csv")))))
+    asked = "/api/audit/export?action=run.submit"
+    lines = [json.loads(line) for line in _body(client.get(asked)).splitlines()]
+    table = list(csv.DictReader(io.StringIO(_body(client.get(f"{asked}&form=csv")))))
 
     assert [line["resource_id"] for line in lines] == ["r0", "r1", "r2"]
     assert [json.loads(row["detail"]) for row in table] == [{"n": 0}, {"n": 1}, {"n": 2}]
+
+
+def test_an_export_is_on_record_and_not_in_itself(client, by):
+    _act(by)
+
+    body = _body(client.get("/api/audit/export?actor=nobody&form=csv"))
+
+    noted = AuditEntry.objects.get(action="audit.export")
+    assert noted.detail == {"form": "csv", "asked": {"actor": "nobody"}}
+    assert "audit.export" not in body
+
+
+def test_the_admin_of_a_project_does_not_read_the_organizations_log():
+    project = make_project()
+    adam = session(make_user(role=Role.ADMIN, project=project))
+
+    answers = [adam.get(f"/api/audit/{name}").status_code for name in ("logs", "export", "verify")]
+
+    assert answers == [403, 403, 403]
 
 
 def test_a_spreadsheet_finds_no_formula_in_the_export(client, by):

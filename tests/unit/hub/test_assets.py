@@ -84,10 +84,7 @@ def test_our_classes_carry_our_prefix():
 def test_the_sprite_has_exactly_the_icons_that_are_used():
     sprite = (VENDOR / "tabler-icons/3.51.0/sprite.svg").read_text("utf-8")
     drawn = set(re.findall(r'<symbol id="([^"]+)"', sprite))
-    sources = [
-        path.read_text("utf-8")
-        for path in [*TEMPLATES, *HUB.glob("*.py"), HUB / "templatetags/aos.py"]
-    ]
+    sources = [path.read_text("utf-8") for path in [*TEMPLATES, *HUB.rglob("*.py")]]
     named = {name for text in sources for name in re.findall(r'"([a-z0-9]+(?:-[a-z0-9]+)*)"', text)}
 
     assert drawn <= named

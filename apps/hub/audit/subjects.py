@@ -1,0 +1,96 @@
+"""What audit entries are about, by name. Entries name things by id; the things may be gone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+from django.db.models import QuerySet
+from django.urls import reverse
+
+from apps.agents.models import Agent
+from apps.events.models import AuditEntry
+from apps.hub.templatetags.aos import short_id
+from apps.identity.models import ApiToken, User
+from apps.projects.models import Project
+from apps.runs.models import Run
+
+Key = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    name: str
+    href: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Kind:
+    """How the things of one resource type are found: their rows, their id, and their name."""
+
+    rows: Callable[[User], QuerySet[Any]]
+    key: str
+    name: str
+    page: str = ""
+
+
+_KINDS: Final[Mapping[str, _Kind]] = {
+    "agent": _Kind(rows=Agent.objects.visible_to, key="pk", name="title"),
+    "project": _Kind(rows=Project.objects.visible_to, key="pk", name="name"),
+    "run": _Kind(rows=Run.objects.visible_to, key="public_id", name="name", page="run"),
+    "token": _Kind(
+        rows=lambda user: ApiToken.objects.filter(user__organization=user.organization_id),
+        key="pk",
+        name="name",
+    ),
+    "user": _Kind(rows=User.objects.visible_to, key="pk", name="username"),
+}
+
+
+def of(entries: Collection[AuditEntry], *, to: User) -> dict[Key, Subject]:
+    """The things of a page of entries, one query for each kind that occurs."""
+    wanted: dict[str, set[UUID]] = {}
+    for kind, text in _mentioned(entries):
+        if kind in _KINDS and (parsed := _uuid(text)):
+            wanted.setdefault(kind, set()).add(parsed)
+    return {
+        (name, str(key)): _subject(_KINDS[name], key, label)
+        for name, keys in wanted.items()
+        for key, label in _rows(_KINDS[name], keys, to)
+    }
+
+
+def _mentioned(entries: Iterable[AuditEntry]) -> Iterable[Key]:
+    for entry in entries:
+        yield entry.resource_type, entry.resource_id
+        if entry.token_id:
+            yield "token", str(entry.token_id)
+
+
+def _rows(kind: _Kind, keys: Collection[UUID], to: User) -> Iterable[tuple[UUID, str]]:
+    rows: Iterable[tuple[UUID, str]] = (
+        kind.rows(to).filter(**{f"{kind.key}__in": keys}).values_list(kind.key, kind.name)
+    )
+    return rows
+
+
+def _subject(kind: _Kind, key: UUID, name: str) -> Subject:
+    return Subject(name=name, href=reverse(kind.page, args=[key]) if kind.page else "")
+
+
+def named(entry: AuditEntry, found: Mapping[Key, Subject]) -> Subject:
+    """The thing an entry is about; by the end of its id when it is gone or has no name."""
+    known = found.get((entry.resource_type, entry.resource_id))
+    if known is not None:
+        return known
+    is_id = _uuid(entry.resource_id) is not None
+    return Subject(name=f"…{short_id(entry.resource_id)}" if is_id else entry.resource_id)
+
+
+def _uuid(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None

@@ -1,0 +1,119 @@
+"""Audit entries as sentences: what the actor did, in words that need no code beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from apps.events.models import AuditEntry
+from apps.identity import denials
+
+REFUSED: Final = denials.ACTION
+# What comes after the actor's name. The first sentence is taken whose every {word} is known: from the
+# entry's detail, from the new values of what changed, or ``resource``, the name of the thing itself.
+SENTENCES: Final[Mapping[str, tuple[str, ...]]] = {
+    REFUSED: ("was refused {resource}: {because}", "was refused {resource}"),
+    "agent.draft": ("drafted version {version} of the agent {resource}",),
+    "agent.register": ("registered the agent {title}", "registered the agent {resource}"),
+    "agent.release": ("released version {version} of the agent {resource}",),
+    "audit.export": ("exported the audit log as {form}",),
+    "binding.change": ("changed a role",),
+    "binding.create": ("gave a role",),
+    "binding.delete": ("took away a role: {row}",),
+    "binding.grant": (
+        "gave {user} the role {role} over the {scope}",
+        "gave {department} the role {role} over the {scope}",
+    ),
+    "department.change": ("changed the department {resource}",),
+    "department.create": ("made the department {resource}",),
+    "file.write": ("stored the file {name} in {project}",),
+    "organization.change": ("changed the organization",),
+    "organization.found": ("founded the organization, with {owner} as its owner",),
+    "project.change": ("changed the project {resource}",),
+    "project.create": ("made the project {name}", "made the project {resource}"),
+    "run.cancel": ("asked to cancel the run {resource}",),
+    "run.rerun": ("ran {agent} again in {project}",),
+    "run.submit": ("submitted a run of {agent} in {project}",),
+    "second_factor.begin": ("began to set up an authenticator app",),
+    "second_factor.confirm": ("turned their authenticator app on",),
+    "second_factor.recover": ("used a recovery code",),
+    "second_factor.remove": ("removed their authenticator app",),
+    "session.begin": ("signed in with {how}", "signed in"),
+    "session.end": ("signed out",),
+    "session.revoke": ("signed {user} out of a browser",),
+    "token.issue": ("made the API token {name}",),
+    "token.revoke": ("revoked the API token {resource}",),
+    "user.add": ("added {resource}",),
+    "user.change": ("changed the account of {resource}",),
+    "user.password": ("changed their password",),
+    "user.password_rehash": ("had their password stored under a stronger hash",),
+}
+_BECAUSE: Final = {
+    "not_allowed": "no role allows it",
+    "scope_missing": "the token lacks the scope",
+    "step_up_required": "the proof of who they are was too old",
+}
+_ICONS: Final = {
+    "action": "ban",
+    "agent": "robot",
+    "audit_log": "clipboard-list",
+    "binding": "shield-check",
+    "department": "users",
+    "file": "file-text",
+    "project": "folders",
+    "run": "player-play",
+    "session": "device-desktop",
+    "token": "key",
+    "user": "user",
+}
+
+
+def sentence(entry: AuditEntry, *, resource: str) -> str:
+    """What the actor did. An action that has no sentence is said by its name."""
+    known = _known(entry) | {"resource": resource}
+    for template in SENTENCES.get(entry.action, ()):
+        try:
+            return template.format_map(known)
+        except KeyError:
+            continue
+    return f"did {entry.action} on {entry.resource_type} {resource}"
+
+
+def _known(entry: AuditEntry) -> dict[str, str]:
+    changed: Mapping[str, Any] = entry.detail.get("changes", {})
+    known = {name: _said(new) for name, (_, new) in changed.items() if new is not None}
+    known |= {
+        name: _said(value)
+        for name, value in entry.detail.items()
+        if name != "changes" and value is not None
+    }
+    if "reason" in known:
+        known["because"] = _BECAUSE.get(known["reason"], known["reason"])
+    return known
+
+
+def _said(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def icon(entry: AuditEntry) -> str:
+    return _ICONS.get(entry.resource_type, "history")
+
+
+def is_refusal(entry: AuditEntry) -> bool:
+    return entry.action == REFUSED
+
+
+def actions(*, chosen: str = "") -> dict[str, list[str]]:
+    """The actions to choose from, by kind, each kind headed by all of it; ``chosen`` among them."""
+    found: dict[str, list[str]] = {}
+    for action in sorted({*SENTENCES, chosen} - {"", REFUSED}):
+        kind = action.partition(".")[0]
+        listed = found.setdefault(kind, [f"{kind}.*"])
+        if action not in listed:
+            listed.append(action)
+    return found
+
+
+def resources(*, chosen: str = "") -> list[str]:
+    return sorted({*_ICONS, chosen} - {""})
