@@ -40,6 +40,8 @@ def test_every_action_that_is_recorded_has_a_sentence():
 
 
 def test_the_gate_would_see_an_action_without_a_sentence():
-    tree = ast.parse('outbox.audit(by.ref, "moon.land" if new else "moon.leave", resource_type="m")')
+    tree = ast.parse(
+        'outbox.audit(by.ref, "moon.land" if new else "moon.leave", resource_type="m")'
+    )
 
     assert set(actions(tree)) == {"moon.land", "moon.leave"}
