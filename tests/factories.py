@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
+from django.contrib.auth.hashers import make_password
 from django.db import connection, transaction
 
 from apps.agents.models import Agent, AgentVersion
@@ -19,9 +20,9 @@ from apps.agents.types import VersionState
 from apps.core import blobs, clock
 from apps.identity.actor import Actor
 from apps.identity.matrix import SCOPES
-from apps.identity.models import Binding, Organization, User
+from apps.identity.models import Binding, Department, Organization, User
 from apps.identity.services import tokens
-from apps.identity.types import Role, Scope
+from apps.identity.types import Role, Scope, UserKind
 from apps.projects.models import Project
 from apps.projects.services import files
 from apps.runs.models import Artifact, Run, Schedule, WorkerNode
@@ -76,6 +77,33 @@ def make_user(
             scope_id=project.pk if project else home.pk,
         )
     return user
+
+
+def make_service_account(*, role: Role | None = None, **fields: Any) -> User:
+    return make_user(role=role, kind=UserKind.SERVICE, password=make_password(None), **fields)
+
+
+@unwatched()
+def make_department(*members: User, organization: Organization | None = None) -> Department:
+    home = organization or (members[0].organization if members else make_organization())
+    department = Department.objects.create(organization=home, name=f"Department {next(_serial)}")
+    department.members.set(members)
+    return department
+
+
+@unwatched()
+def make_binding(subject: User | Department, role: Role, over: Any = None) -> Binding:
+    """A role over the subject's organization, or over a project, an agent or a run."""
+    holder = "user" if isinstance(subject, User) else "department"
+    scope = Scope(over._meta.model_name) if over else Scope.ORGANIZATION
+    scope_id = getattr(over, "public_id", None) or (over.pk if over else subject.organization_id)
+    return Binding.objects.create(
+        organization=subject.organization,
+        role=role,
+        scope=scope,
+        scope_id=scope_id,
+        **{holder: subject},
+    )
 
 
 def make_actor(role: Role = Role.OWNER, **fields: Any) -> Actor:

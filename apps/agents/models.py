@@ -9,13 +9,18 @@ from django.db.models import Q
 
 from apps.agents.types import AgentKind, VersionState
 from apps.core.models import BaseModel
-from apps.identity.models import Organization, User
+from apps.identity.models import Organization, User, reaching
+from apps.identity.types import Role
 
 
 class AgentQuerySet(models.QuerySet["Agent"]):
     def visible_to(self, user: User) -> Self:
         """Agents belong to the whole organization; running one needs a role in a project."""
         return self.filter(organization=user.organization_id)
+
+    def operated_by(self, user: User) -> Self:
+        """Agents over which the person holds the operator's role, whatever they hold elsewhere."""
+        return self.filter(reaching(user, agent_ref="pk", role=Role.OPERATOR))
 
     def released(self) -> Self:
         return self.filter(current__isnull=False)

@@ -12,7 +12,7 @@ from django.core.exceptions import TooManyFieldsSent
 from django.http import QueryDict
 from rest_framework.exceptions import ValidationError
 
-from apps.core import tenancy, together
+from apps.core import client, tenancy, together
 from apps.core.errors import AosError, Invalid, NotFound
 from apps.core.rest.strict import query
 from apps.events import feed
@@ -142,7 +142,7 @@ def _let_in(scope: Scope, project: str) -> Watch:
 def _actor(scope: Scope) -> Actor:
     """Programs show a bearer token, browsers their session."""
     if value := bearer(scope):
-        token = tokens.verify(value)
+        token = tokens.verify(value, address=client.address_of(scope))
         by = Actor(user=token.user, token=token)
     else:
         user = scope.get("user")

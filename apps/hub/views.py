@@ -172,9 +172,10 @@ def _whole(request: HubRequest, name: str) -> int | None:
 
 def _composer(user: User, project: Project, *, agent_slug: str | None = None) -> dict[str, Any]:
     """What the composer needs: the agents one may run here, and the form of the chosen one."""
-    may_submit = policy.allows(Actor(user=user), "run.submit", project_id=project.pk)
     released = Agent.objects.visible_to(user).released().select_related("current")
-    agents = list(released) if may_submit else []
+    runs_all = policy.allows(Actor(user=user), "run.submit", project_id=project.pk)
+    agents = list(released if runs_all else released.operated_by(user))
+    may_submit = runs_all or bool(agents)
     chosen = next((agent for agent in agents if agent.slug == agent_slug), None)
     chosen = chosen or (agents[0] if agents else None)
     form = inputs.compose(chosen, stored=_stored(project)) if chosen else None
@@ -415,7 +416,7 @@ def _story(user: User, run: Run) -> dict[str, Any]:
     result = run.result or {}
     tones = {RunState.SUCCEEDED: "ok", RunState.FAILED: "bad", RunState.DEAD: "bad"}
     return {
-        "may_operate": policy.allows(Actor(user=user), "run.cancel", project_id=run.project_id),
+        "may_operate": policy.allows(Actor(user=user), "run.cancel", **run.place),
         "rerun_key": uuid.uuid4().hex,
         "timeline": timeline.tell(run, attempts=attempts, events=events),
         "progress": timeline.progress(run, attempts=attempts, events=events),

@@ -10,7 +10,7 @@ from apps.identity.models import ApiToken, User
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Actor:
-    """The responsible person behind a service call. Services take it as ``by=``."""
+    """The responsible person, or service account, behind a service call. Services take it as ``by=``."""
 
     user: User
     token: ApiToken | None = None
@@ -21,7 +21,7 @@ class Actor:
     def ref(self) -> ActorRef:
         """The same by value, for records that outlive the rows."""
         return ActorRef(
-            kind="user",
+            kind="service" if self.user.is_service_account else "user",
             id=self.user.pk,
             name=self.user.username,
             organization_id=self.user.organization_id,

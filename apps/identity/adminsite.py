@@ -39,9 +39,8 @@ from apps.events.services import changes, outbox
 from apps.identity import denials, policy
 from apps.identity.actor import Actor
 from apps.identity.errors import StepUpRequired
-from apps.identity.models import Binding, User
+from apps.identity.models import User
 from apps.identity.rest import page_actor
-from apps.identity.types import RANK, Role
 
 # Unfold's Alpine.js evaluates the expressions in its templates; our own pages never need this.
 _POLICY: Final = {
@@ -82,15 +81,10 @@ def organization_of(request: HttpRequest) -> UUID:
     return request.user.organization_id
 
 
-def rank(user: User) -> int:
-    """How far the person's highest role reaches, anywhere."""
-    roles = Binding.objects.of(user).values_list("role", flat=True)
-    return max((RANK[Role(role)] for role in roles), default=0)
-
-
 def outranks(request: HttpRequest, user: User | None) -> bool:
     """Whether the other person stands above the one who asks: then hands off."""
-    return user is not None and rank(user) > rank(page_actor(request).user)
+    me = page_actor(request).user
+    return user is not None and user != me and policy.highest(user) > policy.standing(me)
 
 
 @contextmanager
@@ -100,10 +94,10 @@ def keeping_rank(request: HttpRequest) -> Iterator[None]:
     So an organization always keeps an owner: the one who removed the others.
     """
     user = page_actor(request).user
-    before = rank(user)
+    before = policy.highest(user)
     with transaction.atomic():
         yield
-        if rank(user) < before:
+        if policy.highest(user) < before:
             raise Conflict(reason="You cannot take your own role away; ask somebody who holds it.")
 
 

@@ -15,7 +15,7 @@ from django.http import HttpRequest
 from rest_framework.authentication import BaseAuthentication, SessionAuthentication
 from rest_framework.request import Request
 
-from apps.core import tenancy
+from apps.core import client, tenancy
 from apps.identity import denials
 from apps.identity.actor import Actor
 from apps.identity.models import ApiToken, User
@@ -44,6 +44,11 @@ class PasswordBackend(ModelBackend):
         with tenancy.platform():
             user = super().get_user(user_id)
         return _entered(user)
+
+    def user_can_authenticate(self, user: Any) -> bool:
+        """Asked at sign-in and again for each request of a session."""
+        may: bool = super().user_can_authenticate(user)
+        return may and not user.is_service_account
 
     async def aauthenticate(
         self,
@@ -80,7 +85,7 @@ class TokenAuthentication(BaseAuthentication):
         scheme, _, value = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             return None
-        token = tokens.verify(value.strip())
+        token = tokens.verify(value.strip(), address=client.address(request._request))  # noqa: SLF001  # Django's own request
         return token.user, token
 
     def authenticate_header(self, request: Request) -> str:

@@ -1,4 +1,5 @@
-"""The permission matrix: every action, the least role that may do it, and the token scope it needs.
+"""The permission matrix: every action, the least role that may do it, where a binding may grant it,
+and the token scope it needs.
 
 Deny by default: what is not here cannot be asked for. Roles are nested (viewer < operator < admin <
 owner), so one column says it all.
@@ -9,43 +10,144 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from apps.identity.types import Role
+from apps.identity.types import Role, Scope
+
+_EVERYWHERE: Final = (Scope.ORGANIZATION,)
+_IN_PROJECT: Final = (Scope.ORGANIZATION, Scope.PROJECT)
+_OF_AGENT: Final = (Scope.ORGANIZATION, Scope.AGENT)
+_WITH_AGENT: Final = (Scope.ORGANIZATION, Scope.PROJECT, Scope.AGENT)
+_ON_RUN: Final = (Scope.ORGANIZATION, Scope.PROJECT, Scope.AGENT, Scope.RUN)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """``step_up`` actions need a session that has proved lately who it is."""
+    """One row of the matrix.
 
+    ``over`` lists the places at which a binding can grant it. ``anywhere`` actions are granted by the
+    role at any of them, because they are about one's own things or shown to all who belong.
+    ``audited`` actions leave an entry in the audit log; ``step_up`` ones need a session that has proved
+    lately who it is.
+    """
+
+    summary: str
     role: Role
     scope: str
+    over: tuple[Scope, ...] = _EVERYWHERE
+    anywhere: bool = False
+    audited: bool = False
     step_up: bool = False
 
 
-def _rule(role: Role, scope: str, *, step_up: bool = False) -> Rule:
-    return Rule(role=role, scope=scope, step_up=step_up)
-
-
 MATRIX: Final = {
-    "event.read": _rule(Role.VIEWER, "event:read"),
-    "project.read": _rule(Role.VIEWER, "project:read"),
-    "project.manage": _rule(Role.ADMIN, "project:write"),
-    "file.read": _rule(Role.VIEWER, "project:read"),
-    "file.write": _rule(Role.OPERATOR, "project:write"),
-    "agent.read": _rule(Role.VIEWER, "agent:read"),
-    "agent.manage": _rule(Role.ADMIN, "agent:write"),
-    "run.read": _rule(Role.VIEWER, "run:read"),
-    "run.submit": _rule(Role.OPERATOR, "run:write"),
-    "run.cancel": _rule(Role.OPERATOR, "run:write"),
-    "run.rerun": _rule(Role.OPERATOR, "run:write"),
-    "schedule.read": _rule(Role.VIEWER, "run:read"),
-    "schedule.manage": _rule(Role.OPERATOR, "schedule:write"),
-    "audit.read": _rule(Role.ADMIN, "audit:read"),
-    "audit.export": _rule(Role.ADMIN, "audit:export", step_up=True),
-    "token.manage": _rule(Role.VIEWER, "token:write"),
-    "admin.view": _rule(Role.ADMIN, "admin"),
-    "people.manage": _rule(Role.ADMIN, "admin", step_up=True),
-    "queue.watch": _rule(Role.OPERATOR, "queue:read"),
-    "metrics.read": _rule(Role.OPERATOR, "metrics:read"),
+    "event.read": Rule(
+        summary="See a project's value events",
+        role=Role.VIEWER,
+        scope="event:read",
+        over=_IN_PROJECT,
+    ),
+    "project.read": Rule(
+        summary="See a project", role=Role.VIEWER, scope="project:read", over=_IN_PROJECT
+    ),
+    "project.manage": Rule(
+        summary="Create and change projects", role=Role.ADMIN, scope="project:write", audited=True
+    ),
+    "file.read": Rule(
+        summary="See a project's input files",
+        role=Role.VIEWER,
+        scope="project:read",
+        over=_IN_PROJECT,
+    ),
+    "file.write": Rule(
+        summary="Upload input files",
+        role=Role.OPERATOR,
+        scope="project:write",
+        over=_IN_PROJECT,
+        audited=True,
+    ),
+    "agent.read": Rule(
+        summary="See agents and their versions",
+        role=Role.VIEWER,
+        scope="agent:read",
+        over=_ON_RUN,
+        anywhere=True,
+    ),
+    "agent.manage": Rule(
+        summary="Register agents, draft and release versions",
+        role=Role.ADMIN,
+        scope="agent:write",
+        over=_OF_AGENT,
+        audited=True,
+    ),
+    "run.read": Rule(
+        summary="See a run, its log and its artifacts",
+        role=Role.VIEWER,
+        scope="run:read",
+        over=_ON_RUN,
+    ),
+    "run.submit": Rule(
+        summary="Submit a run",
+        role=Role.OPERATOR,
+        scope="run:write",
+        over=_WITH_AGENT,
+        audited=True,
+    ),
+    "run.cancel": Rule(
+        summary="Cancel a run", role=Role.OPERATOR, scope="run:write", over=_ON_RUN, audited=True
+    ),
+    # Not over one run: what it makes is another one.
+    "run.rerun": Rule(
+        summary="Run again, as a new run",
+        role=Role.OPERATOR,
+        scope="run:write",
+        over=_WITH_AGENT,
+        audited=True,
+    ),
+    "schedule.read": Rule(
+        summary="See a project's schedules",
+        role=Role.VIEWER,
+        scope="run:read",
+        over=_IN_PROJECT,
+    ),
+    "schedule.manage": Rule(
+        summary="Create, change, pause and remove schedules",
+        role=Role.OPERATOR,
+        scope="schedule:write",
+        over=_IN_PROJECT,
+        audited=True,
+    ),
+    "audit.read": Rule(
+        summary="Read and verify the audit log", role=Role.ADMIN, scope="audit:read"
+    ),
+    "audit.export": Rule(
+        summary="Export the audit log", role=Role.ADMIN, scope="audit:export", step_up=True
+    ),
+    "token.manage": Rule(
+        summary="Issue and revoke one's own API tokens",
+        role=Role.VIEWER,
+        scope="token:write",
+        over=_ON_RUN,
+        anywhere=True,
+        audited=True,
+    ),
+    "admin.view": Rule(summary="Enter the Django admin", role=Role.ADMIN, scope="admin"),
+    "people.read": Rule(
+        summary="See people, service accounts, departments and bindings",
+        role=Role.ADMIN,
+        scope="people:read",
+    ),
+    "people.manage": Rule(
+        summary="Change people, service accounts, departments and bindings",
+        role=Role.ADMIN,
+        scope="admin",
+        audited=True,
+        step_up=True,
+    ),
+    "queue.watch": Rule(
+        summary="Look at workers and queues in Flower", role=Role.OPERATOR, scope="queue:read"
+    ),
+    "metrics.read": Rule(
+        summary="Read the platform's metrics", role=Role.OPERATOR, scope="metrics:read"
+    ),
 }
 
 SCOPES: Final = tuple(sorted({rule.scope for rule in MATRIX.values()}))

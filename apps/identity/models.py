@@ -1,4 +1,5 @@
-"""People, the organization they belong to, the roles bound to them, and their API tokens."""
+"""People and service accounts, the organization they belong to, the roles bound to them, and their API
+tokens."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from django.db.models import Exists, OuterRef, Q
 from django.db.models.functions import Now
 
 from apps.core.models import BaseModel, uuid7
-from apps.identity.types import Role, Scope, at_least
+from apps.identity.types import Role, Scope, UserKind, at_least
 
 
 class Organization(BaseModel):
@@ -25,6 +26,11 @@ class Organization(BaseModel):
         return self.name
 
 
+class DepartmentQuerySet(models.QuerySet["Department"]):
+    def visible_to(self, user: User) -> Self:
+        return self.filter(organization=user.organization_id)
+
+
 class Department(BaseModel):
     """A group of people who share bindings."""
 
@@ -32,6 +38,8 @@ class Department(BaseModel):
         Organization, on_delete=models.CASCADE, related_name="departments"
     )
     name = models.CharField(max_length=120)
+
+    objects = DepartmentQuerySet.as_manager()
 
     class Meta:
         constraints = [
@@ -48,6 +56,12 @@ class UserQuerySet(models.QuerySet["User"]):
     def visible_to(self, user: User) -> Self:
         return self.filter(organization=user.organization_id)
 
+    def people(self) -> Self:
+        return self.filter(kind=UserKind.PERSON)
+
+    def service_accounts(self) -> Self:
+        return self.filter(kind=UserKind.SERVICE)
+
 
 class _UserManager(UserManager["User"]):
     def get_queryset(self) -> UserQuerySet:
@@ -58,19 +72,36 @@ class _UserManager(UserManager["User"]):
 
 
 class User(AbstractUser):
-    """A person who signs in. What they may do is said by bindings, never by a flag on this row."""
+    """A person who signs in, or a service account, which never does. What they may do is said by
+    bindings, never by a flag on this row."""
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    kind = models.CharField(
+        max_length=16, choices=UserKind, default=UserKind.PERSON, editable=False
+    )
     organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="users")
     departments = models.ManyToManyField(Department, related_name="members", blank=True)
 
     objects: ClassVar[_UserManager] = _UserManager()
     REQUIRED_FIELDS: ClassVar[list[str]] = ["email", "organization"]
 
+    class Meta(AbstractUser.Meta):
+        constraints = [
+            # Django marks a password that fits nothing with an exclamation mark.
+            models.CheckConstraint(
+                name="identity_user_service_has_no_password",
+                condition=~Q(kind=UserKind.SERVICE) | Q(password__startswith="!"),  # noqa: S106
+            )
+        ]
+
     def check_password(self, raw_password: str | None) -> bool:
         """As Django's, without storing a fresher hash by the way: ``passwords.refresh`` does that,
         and records it."""
         return check_password(raw_password, self.password)
+
+    @property
+    def is_service_account(self) -> bool:
+        return self.kind == UserKind.SERVICE
 
     @property
     def initials(self) -> str:
@@ -79,8 +110,14 @@ class User(AbstractUser):
 
 
 class BindingQuerySet(models.QuerySet["Binding"]):
+    def visible_to(self, user: User) -> Self:
+        return self.filter(organization=user.organization_id)
+
     def of(self, user: User) -> Self:
-        """Bindings that hold for this person now, own or through a department."""
+        """Bindings that hold for this person now, own or through a department; none for one who was
+        disabled."""
+        if not user.is_active:
+            return self.none()
         through = user.departments.through.objects.filter(user_id=user.pk)
         return self.filter(
             Q(user=user) | Q(department__in=through.values("department_id")),
@@ -90,7 +127,8 @@ class BindingQuerySet(models.QuerySet["Binding"]):
 
 
 class Binding(BaseModel):
-    """A role, held by a person or a department, over an organization or one project of it.
+    """A role, held by a person, a service account or a department, over an organization or one thing
+    in it.
 
     There are no negative bindings: what no binding allows is denied.
     """
@@ -106,10 +144,13 @@ class Binding(BaseModel):
     )
     role = models.CharField(max_length=16, choices=Role)
     scope = models.CharField(max_length=16, choices=Scope)
-    # By value: projects live a storey above.
+    # By value: projects, agents and runs live in storeys above.
     scope_id = models.UUIDField()
     expires_at = models.DateTimeField(null=True, blank=True)
     reason = models.CharField(max_length=200, blank=True)
+    granted_by = models.ForeignKey(
+        User, on_delete=models.SET_NULL, null=True, editable=False, related_name="+"
+    )
 
     objects = BindingQuerySet.as_manager()
 
@@ -139,6 +180,12 @@ class Binding(BaseModel):
                 fields=["department", "organization", "scope", "role", "scope_id"],
                 name="identity_binding_of_department",
             ),
+            # The engine asks which have just ended.
+            models.Index(
+                fields=["expires_at"],
+                name="identity_binding_expiring",
+                condition=Q(expires_at__isnull=False),
+            ),
         ]
 
     def __str__(self) -> str:
@@ -165,6 +212,7 @@ class ApiToken(BaseModel):
     """A bearer token of one person. Only a keyed hash is stored; the value is shown once.
 
     A token may do what its owner may, within its scopes; it is never worth more than its owner.
+    ``allowed_networks`` are those it is taken from, in CIDR form; none means from anywhere.
     """
 
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="api_tokens")
@@ -172,6 +220,7 @@ class ApiToken(BaseModel):
     key_id = models.CharField(max_length=16, unique=True, editable=False)
     secret_hash = models.BinaryField(max_length=32, editable=False)
     scopes = ArrayField(models.CharField(max_length=64))
+    allowed_networks = ArrayField(models.CharField(max_length=43), default=list, blank=True)
     expires_at = models.DateTimeField()
     revoked_at = models.DateTimeField(null=True, blank=True)
     last_used_at = models.DateTimeField(null=True, blank=True, editable=False)
@@ -244,13 +293,42 @@ class RecoveryCode(BaseModel):
         return f"recovery code of {self.user}"
 
 
-def reaching(user: User, *, project_ref: str, role: Role = Role.VIEWER) -> Q:
+class Withdrawal(models.Model):
+    """Somebody who lost something they may have needed: their runs are looked at by the engine.
+
+    Triggers write the rows, in the transaction of the loss, whatever caused it.
+    """
+
+    user_id = models.UUIDField()
+    due_at = models.DateTimeField(db_default=Now())
+    # Looked at once already, and once more for runs whose submission was under way at the time.
+    is_second_look = models.BooleanField(db_default=False)
+
+    class Meta:
+        indexes = [models.Index(fields=["due_at"], name="identity_withdrawal_due")]
+
+    def __str__(self) -> str:
+        return f"{self.user_id} at {self.due_at}"
+
+
+def reaching(
+    user: User,
+    *,
+    project_ref: str | None = None,
+    agent_ref: str | None = None,
+    run_ref: str | None = None,
+    role: Role = Role.VIEWER,
+) -> Q:
     """The condition "this person holds at least ``role`` here" on rows of the user's organization.
 
-    ``project_ref`` names the column that holds the project id, for example ``project_id``. It is
-    one EXISTS in the query, not a list of ids, so that it costs the same with ten thousand bindings.
+    Each ``..._ref`` names the column that holds the id of the row's project, agent or run, for example
+    ``project_id``. They are EXISTS in the query, not lists of ids, so that it costs the same with ten
+    thousand bindings.
     """
     held = Binding.objects.of(user).filter(role__in=at_least(role))
-    everywhere = held.filter(scope=Scope.ORGANIZATION)
-    here = held.filter(scope=Scope.PROJECT, scope_id=OuterRef(project_ref))
-    return Q(Exists(everywhere)) | Q(Exists(here))
+    condition = Q(Exists(held.filter(scope=Scope.ORGANIZATION)))
+    refs = {Scope.PROJECT: project_ref, Scope.AGENT: agent_ref, Scope.RUN: run_ref}
+    for scope, ref in refs.items():
+        if ref is not None:
+            condition |= Q(Exists(held.filter(scope=scope, scope_id=OuterRef(ref))))
+    return condition

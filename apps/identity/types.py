@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
+from uuid import UUID
 
 from django.db import models
 
@@ -15,10 +17,39 @@ class Role(models.TextChoices):
 
 
 class Scope(models.TextChoices):
-    """Where a binding holds. The wider one includes the narrower."""
+    """Where a binding holds. The organization includes all others; a project and an agent include
+    their runs.
+
+    A new kind of place is one line here, its actions' ``over`` in the matrix, and a finder
+    (``places.register``) in the app that has the rows.
+    """
 
     ORGANIZATION = "organization"
     PROJECT = "project"
+    AGENT = "agent"
+    RUN = "run"
+
+
+class UserKind(models.TextChoices):
+    """A service account has bindings and tokens like a person, and no way to sign in."""
+
+    PERSON = "person"
+    SERVICE = "service"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Something a binding can hold over, by value, with the wider places that include it."""
+
+    scope: Scope
+    id: UUID
+    name: str
+    project_id: UUID | None = None
+    agent_id: UUID | None = None
+    run_id: UUID | None = None
+
+    def __str__(self) -> str:
+        return f"{self.scope} {self.name}"
 
 
 RANK: Final = {Role.VIEWER: 10, Role.OPERATOR: 20, Role.ADMIN: 30, Role.OWNER: 40}

@@ -26,12 +26,14 @@ from apps.identity.models import ApiToken, User
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watch:
-    """One actor's look at one project, by value."""
+    """One actor's look at one project, or at one run of it, by value."""
 
     action: str
     organization_id: UUID
     project_id: UUID
     user_id: UUID
+    agent_id: UUID | None = None
+    run_id: UUID | None = None
     token_id: UUID | None = None
     session_key: str | None = None
 
@@ -47,7 +49,13 @@ class Watch:
         if by.user.organization_id != self.organization_id:
             return False
         try:
-            policy.require(by, self.action, project_id=self.project_id)
+            policy.require(
+                by,
+                self.action,
+                project_id=self.project_id,
+                agent_id=self.agent_id,
+                run_id=self.run_id,
+            )
         except (NotAllowed, ScopeMissing):
             return False
         return True
@@ -65,16 +73,26 @@ class Watch:
         return Actor(user=user) if user else None
 
 
-def begin(by: Actor, action: str, *, project_id: UUID, session_key: str | None = None) -> Watch:
+def begin(
+    by: Actor,
+    action: str,
+    *,
+    project_id: UUID,
+    agent_id: UUID | None = None,
+    run_id: UUID | None = None,
+    session_key: str | None = None,
+) -> Watch:
     """Let the actor in, or raise ``NotAllowed`` or ``ScopeMissing``.
 
     The caller has found the project with ``visible_to``, so it is one of the actor's organization.
     """
-    policy.require(by, action, project_id=project_id)
+    policy.require(by, action, project_id=project_id, agent_id=agent_id, run_id=run_id)
     return Watch(
         action=action,
         organization_id=by.user.organization_id,
         project_id=project_id,
+        agent_id=agent_id,
+        run_id=run_id,
         user_id=by.user.pk,
         token_id=by.token.pk if by.token else None,
         session_key=None if by.token else session_key,

@@ -13,8 +13,7 @@ from django.utils.html import format_html
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminFileFieldWidget, UnfoldAdminSelectWidget
 
-from apps.core.errors import Conflict
-from apps.identity.actor import Actor
+from apps.identity import policy
 from apps.identity.adminsite import (
     Glance,
     OwnRelatedFilter,
@@ -22,12 +21,11 @@ from apps.identity.adminsite import (
     keeping_rank,
     offer,
     own,
-    rank,
     site,
 )
-from apps.identity.models import Binding, User
+from apps.identity.models import Binding
 from apps.identity.rest import page_actor
-from apps.identity.services import people
+from apps.identity.services import bindings
 from apps.identity.types import RANK, Role, Scope
 from apps.projects.models import Project, WorkspaceFile
 from apps.projects.services import files, projects
@@ -166,45 +164,27 @@ class BindingAdmin(Window):
         self, request: HttpRequest, form: type[ModelForm[Any]]
     ) -> type[ModelForm[Any]]:
         offer(form, "project", own(Project, request, self.admin_site))
-        return type(form.__name__, (form,), {"actor_rank": rank(page_actor(request).user)})
+        return type(
+            form.__name__, (form,), {"actor_rank": policy.standing(page_actor(request).user)}
+        )
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:  # noqa: FBT001
-        project = form.cleaned_data["project"]
-        if obj.user is not None:
-            with keeping_rank(request):
-                obj.pk = _grant(page_actor(request), obj.user, obj, project).pk
-            return
-        obj.organization = page_actor(request).user.organization
-        obj.scope = Scope.PROJECT if project else Scope.ORGANIZATION
-        obj.scope_id = project.pk if project else obj.organization.pk
-        super().save_model(request, obj, form, change)
+        by, project = page_actor(request), form.cleaned_data["project"]
+        with keeping_rank(request):
+            obj.pk = bindings.grant(
+                by=by,
+                subject=obj.user or obj.department,
+                role=Role(obj.role),
+                place=projects.place(by.user, str(project.pk)) if project else None,
+                expires_at=obj.expires_at,
+                reason=obj.reason,
+            ).pk
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        if obj is not None and RANK[Role(obj.role)] > rank(page_actor(request).user):
+        if obj is not None and RANK[Role(obj.role)] > policy.standing(page_actor(request).user):
             return False
         return super().has_delete_permission(request, obj)
 
     def delete_model(self, request: HttpRequest, obj: Any) -> None:
         with keeping_rank(request):
-            super().delete_model(request, obj)
-
-
-def _grant(by: Actor, user: User, wanted: Binding, project: Project | None) -> Binding:
-    _require_not_above(by.user, user, project)
-    made = people.grant(
-        by=by,
-        user=user,
-        role=Role(wanted.role),
-        project_id=project.pk if project else None,
-        reason=wanted.reason,
-    )
-    Binding.objects.filter(pk=made.pk).update(expires_at=wanted.expires_at)
-    return made
-
-
-def _require_not_above(by: User, user: User, project: Project | None) -> None:
-    """Granting replaces the role held there: nobody takes a higher one away in this manner."""
-    scope_id = project.pk if project else user.organization_id
-    held = Binding.objects.filter(user=user, scope_id=scope_id).first()
-    if held and RANK[Role(held.role)] > rank(by):
-        raise Conflict(reason=f"{user} holds a role above yours there.")
+            bindings.revoke(by=page_actor(request), binding=obj)

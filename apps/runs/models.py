@@ -9,6 +9,7 @@ bulk live in ``sql/``.
 from __future__ import annotations
 
 from typing import Self
+from uuid import UUID
 
 from django.db import models
 from django.db.models import F, Q
@@ -35,9 +36,13 @@ _FINAL = Q(state__in=FINAL)
 
 class RunQuerySet(models.QuerySet["Run"]):
     def visible_to(self, user: User) -> Self:
-        return self.filter(reaching(user, project_ref="project_id")).filter(
-            organization_id=user.organization_id
+        reached = reaching(
+            user,
+            project_ref="project_id",
+            agent_ref="agent_version__agent_id",
+            run_ref="public_id",
         )
+        return self.filter(reached, organization_id=user.organization_id)
 
     def open(self) -> Self:
         return self.exclude(_FINAL)
@@ -114,6 +119,15 @@ class Run(models.Model):
     @property
     def is_over(self) -> bool:
         return self.state in FINAL
+
+    @property
+    def place(self) -> dict[str, UUID]:
+        """Where it is, as permissions are asked for: ``policy.require(by, action, **run.place)``."""
+        return {
+            "project_id": self.project_id,
+            "agent_id": self.agent_version.agent_id,
+            "run_id": self.public_id,
+        }
 
     @property
     def shown_state(self) -> str:

@@ -21,7 +21,7 @@ from apps.core.errors import NotFound
 from apps.identity.actor import Actor
 from apps.identity.matrix import SCOPES
 from apps.identity.models import ApiToken, Organization, User
-from apps.identity.services import people, tokens
+from apps.identity.services import bindings, people, tokens
 from apps.identity.types import Role
 from apps.projects.models import Project, WorkspaceFile
 from apps.projects.services import files, projects
@@ -142,7 +142,7 @@ def _newcomer(owner: Actor, member: Member, password: str) -> User:
         email=f"{member.username}@example.org",
         password=password,
     )
-    people.grant(by=owner, user=user, role=member.role, reason="the demo's cast")
+    bindings.grant(by=owner, subject=user, role=member.role, reason="the demo's cast")
     return user
 
 

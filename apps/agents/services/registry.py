@@ -13,9 +13,12 @@ from apps.agents.models import Agent, AgentVersion
 from apps.agents.types import RETRY_SCHEMA, AgentKind, VersionState
 from apps.core import clock, sql
 from apps.core.errors import Conflict, Invalid, NotFound
+from apps.core.rest import references
 from apps.events.services import changes, outbox
 from apps.identity import policy
 from apps.identity.actor import Actor
+from apps.identity.models import User
+from apps.identity.types import Place, Scope
 from apps.sandboxes.types import EGRESS_SCHEMA
 
 _FILES_LIMIT: Final = 1024 * 1024
@@ -92,7 +95,7 @@ def register(
 @transaction.atomic
 def draft(*, by: Actor, agent: Agent, spec: dict[str, Any]) -> AgentVersion:
     """Add the next version as a draft; raise ``Invalid`` naming what is wrong with the spec."""
-    policy.require(by, "agent.manage")
+    policy.require(by, "agent.manage", agent_id=agent.pk)
     _require_valid(spec)
     # The agent row serialises numbering.
     Agent.objects.select_for_update(no_key=True).get(pk=agent.pk)
@@ -111,7 +114,7 @@ def draft(*, by: Actor, agent: Agent, spec: dict[str, Any]) -> AgentVersion:
 @transaction.atomic
 def release(*, by: Actor, version: AgentVersion) -> Agent:
     """Make a version immutable and current. Releasing an older version again is a rollback."""
-    policy.require(by, "agent.manage")
+    policy.require(by, "agent.manage", agent_id=version.agent_id)
     agent = Agent.objects.select_for_update(no_key=True).get(pk=version.agent_id)
     if agent.organization_id != by.user.organization_id:
         raise NotFound(what="agent", ref=agent.slug)
@@ -139,6 +142,12 @@ def _told(version: AgentVersion | None) -> dict[str, Any]:
         return {"version": None}
     egress = version.spec.get("sandbox", {}).get("egress")
     return {"version": version.number} | ({"egress": egress} if egress else {})
+
+
+def place(user: User, ref: str) -> Place:
+    """An agent as a place of bindings, by id or slug; raise ``NotFound``."""
+    agent = references.find(Agent.objects.visible_to(user), ref, what="agent")
+    return Place(scope=Scope.AGENT, id=agent.pk, name=agent.title, agent_id=agent.pk)
 
 
 def _require_valid(spec: dict[str, Any]) -> None:

@@ -6,24 +6,34 @@ from typing import Any
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.auth.password_validation import validate_password
-from django.db import IntegrityError, transaction
 from django.db.models import QuerySet
 from django.forms.models import ModelForm
 from django.http import HttpRequest, HttpResponse
-from unfold.decorators import display
+from django.urls import reverse
+from unfold.decorators import action, display
 from unfold.widgets import (
     UnfoldAdminCheckboxSelectMultipleWidget,
     UnfoldAdminIntegerFieldWidget,
     UnfoldAdminPasswordWidget,
+    UnfoldAdminTextInputWidget,
 )
 
-from apps.core import sql
-from apps.core.errors import Conflict
-from apps.identity.adminsite import Glance, OwnRelatedFilter, Window, keeping_rank, outranks, site
+from apps.identity.actor import Actor
+from apps.identity.adminsite import (
+    Glance,
+    OwnRelatedFilter,
+    Window,
+    granted,
+    keeping_rank,
+    outranks,
+    site,
+)
 from apps.identity.matrix import SCOPES
 from apps.identity.models import ApiToken, Binding, Department, Organization, User
 from apps.identity.rest import page_actor
-from apps.identity.services import people, tokens
+from apps.identity.services import departments, people, second_factor, tokens
+
+_NAMES = ("username", "email", "first_name", "last_name")
 
 
 @admin.register(Organization, site=site)
@@ -50,14 +60,11 @@ class DepartmentAdmin(Window):
     search_fields = ["name"]
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:  # noqa: FBT001
-        obj.organization = page_actor(request).user.organization
-        try:
-            with transaction.atomic():
-                super().save_model(request, obj, form, change)
-        except IntegrityError as error:
-            if sql.violated_constraint(error) == "identity_department_one_name_each":
-                raise Conflict(reason=f"There is already a department {obj.name!r}.") from error
-            raise
+        by, name = page_actor(request), form.cleaned_data["name"]
+        if change:
+            departments.rename(by=by, department=obj, name=name)
+        else:
+            obj.pk = departments.create(by=by, name=name).pk
 
 
 class PersonForm(ModelForm[User]):
@@ -90,11 +97,20 @@ class UserAdmin(Window):
     icon = "person"
     add_form = PersonForm
     add_action = change_action = "people.manage"
-    list_display = ["username", "email", "first_name", "last_name", "is_active", "last_login"]
-    list_filter = ["is_active", ("departments", OwnRelatedFilter)]
+    list_display = [
+        "username",
+        "kind",
+        "email",
+        "first_name",
+        "last_name",
+        "is_active",
+        "last_login",
+    ]
+    list_filter = ["kind", "is_active", ("departments", OwnRelatedFilter)]
     search_fields = ["username", "email", "first_name", "last_name"]
     fields = [
         "username",
+        "kind",
         "email",
         "first_name",
         "last_name",
@@ -106,8 +122,9 @@ class UserAdmin(Window):
     add_fieldsets = (
         (None, {"fields": ["username", "email", "first_name", "last_name", "password"]}),
     )
-    readonly_fields = ["last_login", "date_joined"]
+    readonly_fields = ["kind", "last_login", "date_joined"]
     inlines = [BindingsGlance, TokensGlance]
+    actions_detail = ["reset_second_factor"]
 
     def get_inlines(self, request: HttpRequest, obj: Any) -> list[Any]:
         return list(self.inlines) if obj else []
@@ -116,14 +133,12 @@ class UserAdmin(Window):
         return super().has_change_permission(request, obj) and not outranks(request, obj)
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:  # noqa: FBT001
+        by, wanted = page_actor(request), form.cleaned_data
         if change:
-            if obj == request.user and not obj.is_active:
-                raise Conflict(reason="You cannot disable yourself.")
-            super().save_model(request, obj, form, change)
+            self._change(by, obj, form)
             return
-        wanted = form.cleaned_data
         made = people.add(
-            by=page_actor(request),
+            by=by,
             username=wanted["username"],
             email=wanted["email"],
             password=wanted["password"],
@@ -133,10 +148,51 @@ class UserAdmin(Window):
         # What Django links to next is the row the service made.
         obj.pk, obj.organization_id = made.pk, made.organization_id
 
-    def save_related(self, request: HttpRequest, *args: Any) -> None:
-        """Departments carry roles: leaving one may cost more than it seems."""
+    def _change(self, by: Actor, user: User, form: Any) -> None:
+        named = {name: form.cleaned_data[name] for name in form.changed_data if name in _NAMES}
+        if named:
+            people.edit(by=by, user=user, **named)
+        if "is_active" in form.changed_data:
+            act = people.reactivate if form.cleaned_data["is_active"] else people.deactivate
+            act(by=by, user=user)
+
+    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:  # noqa: FBT001
+        """Departments carry roles: joining and leaving one are acts of their own."""
+        for formset in formsets:
+            self.save_formset(request, form, formset, change=change)
+        if not change or "departments" not in form.changed_data:
+            return
+        by, user = page_actor(request), form.instance
+        before, after = set(user.departments.all()), set(form.cleaned_data["departments"])
         with keeping_rank(request):
-            super().save_related(request, *args)
+            for department in after - before:
+                departments.add_member(by=by, department=department, user=user)
+            for department in before - after:
+                departments.remove_member(by=by, department=department, user=user)
+
+    def has_reset_permission(self, request: HttpRequest, object_id: object = None) -> bool:
+        return granted(request, "people.manage")
+
+    @action(description="Reset second factor", permissions=["reset"], icon="phonelink_erase")
+    def reset_second_factor(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Asked with a page first: a link must not change anything."""
+        user = self.row(request, object_id)
+        if request.method != "POST":
+            context = {
+                "title": f"Reset the second factor of {user.username}?",
+                "text": "They sign in with the password alone until they set up an app again. Make "
+                "sure that it is really them who ask. Their browsers are signed out.",
+                "submit": "Reset",
+                "cancel": reverse("admin:identity_user_change", args=[user.pk]),
+            }
+            return self.page(request, "identity/admin_confirm.html", context)
+        by = page_actor(request)
+        self.attempt(
+            request,
+            lambda: second_factor.reset(by=by, user=user),
+            done=f"{user.username} has no second factor any more.",
+        )
+        return self.back(user.pk)
 
 
 class TokenForm(ModelForm[ApiToken]):
@@ -147,6 +203,11 @@ class TokenForm(ModelForm[ApiToken]):
     )
     lifetime_days = forms.IntegerField(
         min_value=1, max_value=365, initial=90, widget=UnfoldAdminIntegerFieldWidget
+    )
+    networks = forms.CharField(
+        required=False,
+        widget=UnfoldAdminTextInputWidget,
+        help_text="Where it may be used from: addresses or CIDR, with spaces between. Empty: anywhere.",
     )
 
     class Meta:
@@ -167,8 +228,17 @@ class ApiTokenAdmin(Window):
     list_filter = [("user", OwnRelatedFilter)]
     list_select_related = ["user"]
     search_fields = ["name", "=key_id", "user__username"]
-    fields = ["name", "user", "key_id", "scopes", "expires_at", "revoked_at", "last_used_at"]
-    add_fieldsets = ((None, {"fields": ["name", "scopes", "lifetime_days"]}),)
+    fields = [
+        "name",
+        "user",
+        "key_id",
+        "scopes",
+        "allowed_networks",
+        "expires_at",
+        "revoked_at",
+        "last_used_at",
+    ]
+    add_fieldsets = ((None, {"fields": ["name", "scopes", "lifetime_days", "networks"]}),)
     actions = ["revoke"]
 
     @display(description="state", label={"usable": "success", "revoked": "danger"})
@@ -182,6 +252,7 @@ class ApiTokenAdmin(Window):
             name=wanted["name"],
             scopes=wanted["scopes"],
             lifetime=timedelta(days=wanted["lifetime_days"]),
+            networks=wanted["networks"].replace(",", " ").split(),
         )
         obj.pk = token.pk
         request.__dict__["_aos_token"] = value

@@ -14,11 +14,12 @@ from django.conf import settings
 from django.db import transaction
 
 from apps.core import clock, sealing
-from apps.core.errors import Conflict, Invalid
+from apps.core.errors import Conflict, Invalid, NotAllowed
 from apps.events.services import outbox
 from apps.identity import policy
 from apps.identity.actor import Actor
 from apps.identity.models import RecoveryCode, SecondFactor, User
+from apps.identity.services import sessions
 
 _STEP_S: Final = 30
 # One step to either side: clocks of phones are a few seconds off, people type slowly.
@@ -86,6 +87,33 @@ def remove(*, by: Actor) -> None:
     RecoveryCode.objects.filter(user=user).delete()
     if removed:
         _audit(by, "second_factor.remove")
+
+
+@transaction.atomic
+def reset(*, by: Actor, user: User, reason: str = "") -> None:
+    """Take somebody's second factor away, so that they can sign in with the password and set up a new
+    app. For a person whose app and recovery codes are gone; their browsers are signed out.
+
+    Raises ``Conflict`` when there is none, and for oneself: one's own is removed with ``remove``.
+    """
+    policy.require(by, "people.manage")
+    if user.organization_id != by.user.organization_id:
+        raise NotAllowed(action="changing people of another organization")
+    policy.require_not_above(by, user)
+    if user.pk == by.user.pk:
+        raise Conflict(reason="Remove your own second factor on your Security page.")
+    removed, _ = SecondFactor.objects.filter(user=user).delete()
+    RecoveryCode.objects.filter(user=user).delete()
+    if not removed:
+        raise Conflict(reason=f"{user.username} has no second factor.")
+    outbox.audit(
+        by.ref,
+        "second_factor.reset",
+        resource_type="user",
+        resource_id=user.pk,
+        detail={"user": user.username} | ({"why": reason} if reason else {}),
+    )
+    sessions.end_all(by=by, user=user)
 
 
 @transaction.atomic

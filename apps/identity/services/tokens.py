@@ -12,7 +12,7 @@ import hmac
 import secrets
 import string
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from datetime import timedelta
 from typing import Final
 
@@ -21,13 +21,13 @@ from django.db import transaction
 from django.db.models import Q
 
 from apps.core import clock, tenancy
-from apps.core.errors import Invalid
+from apps.core.errors import Invalid, NotAllowed
 from apps.events.services import outbox
-from apps.identity import denials, policy
+from apps.identity import allowed, denials, policy
 from apps.identity.actor import Actor
 from apps.identity.errors import ScopeMissing, TokenInvalid
 from apps.identity.matrix import SCOPES, STEP_UP_SCOPES
-from apps.identity.models import ApiToken
+from apps.identity.models import ApiToken, User
 
 PREFIX: Final = "aos_pat_"
 LONGEST: Final = timedelta(days=365)
@@ -55,13 +55,21 @@ def _random(length: int) -> str:
 
 @transaction.atomic
 def issue(
-    *, by: Actor, name: str, scopes: Collection[str], lifetime: timedelta = timedelta(days=90)
+    *,
+    by: Actor,
+    name: str,
+    scopes: Collection[str],
+    lifetime: timedelta = timedelta(days=90),
+    networks: Iterable[str] = (),
+    account: User | None = None,
 ) -> tuple[ApiToken, str]:
-    """Create a token for the actor and return it with its value, which is never shown again.
+    """Create a token and return it with its value, which is never shown again.
 
-    A token made through a token has no scope that one lacks.
+    It is the actor's own, or that of a service account (``account``), which takes people.manage. It is
+    taken from ``networks`` only (addresses or CIDR), or from anywhere. A token made through a token has
+    no scope that one lacks.
     """
-    policy.require_entry(by, "token.manage")
+    _require_may_issue(by, account)
     unknown = sorted(set(scopes) - set(SCOPES))
     if unknown or not scopes:
         rule = f"must be some of {', '.join(SCOPES)}"
@@ -74,11 +82,12 @@ def issue(
         raise Invalid([{"field": "lifetime", "rule": f"must be at most {LONGEST.days} days"}])
     key_id, secret = _random(8), _random(43)
     token = ApiToken.objects.create(
-        user=by.user,
+        user=account or by.user,
         name=name,
         key_id=key_id,
         secret_hash=_hash(secret),
         scopes=sorted(set(scopes)),
+        allowed_networks=allowed.normal(networks),
         expires_at=clock.now() + lifetime,
     )
     outbox.audit(
@@ -86,14 +95,29 @@ def issue(
         "token.issue",
         resource_type="token",
         resource_id=token.pk,
-        detail={"name": name, "scopes": token.scopes},
+        detail={"name": name, "user": token.user.username, "scopes": token.scopes}
+        | ({"networks": token.allowed_networks} if token.allowed_networks else {}),
     )
     body = f"{PREFIX}{key_id}_{secret}"
     return token, f"{body}_{_checksum(body)}"
 
 
-def verify(value: str) -> ApiToken:
-    """The usable token behind a value, with its user; raise ``TokenInvalid`` for any other."""
+def _require_may_issue(by: Actor, account: User | None) -> None:
+    if account is None:
+        policy.require_entry(by, "token.manage")
+        return
+    policy.require(by, "people.manage")
+    if account.organization_id != by.user.organization_id or not account.is_service_account:
+        raise NotAllowed(action="issuing tokens for anybody but yourself and service accounts")
+    # Whoever holds the token acts as the account.
+    policy.require_not_above(by, account)
+
+
+def verify(value: str, *, address: str | None) -> ApiToken:
+    """The usable token behind a value, with its user; raise ``TokenInvalid`` for any other.
+
+    ``address`` is where it is used from (``client.address``).
+    """
     body, _, checksum = value.rpartition("_")
     parts = body.removeprefix(PREFIX).split("_")
     if not value.isascii() or not body.startswith(PREFIX) or len(parts) != 2:
@@ -110,6 +134,8 @@ def verify(value: str) -> ApiToken:
             raise _refused(token, "wrong secret")
         if not token.is_usable:
             raise _refused(token, "revoked, expired, or its owner is disabled")
+        if not allowed.includes(token.allowed_networks, address):
+            raise _refused(token, f"used from {address}, which is not in its networks")
         _note_use(token)
     return token
 
@@ -129,7 +155,18 @@ def _note_use(token: ApiToken) -> None:
 
 @transaction.atomic
 def revoke(*, by: Actor, token: ApiToken) -> None:
-    """Make a token useless from the next request on. Revoking twice is harmless."""
+    """Make a token useless from the next request on. Revoking twice is harmless.
+
+    Somebody else's takes people.manage, and a place not below theirs.
+    """
+    if token.user_id != by.user.pk:
+        policy.require(by, "people.manage")
+        if token.user.organization_id != by.user.organization_id:
+            raise NotAllowed(action="revoking tokens of another organization")
+        policy.require_not_above(by, token.user)
     revoked = ApiToken.objects.filter(pk=token.pk, revoked_at=None).update(revoked_at=clock.now())
     if revoked:
-        outbox.audit(by.ref, "token.revoke", resource_type="token", resource_id=token.pk)
+        detail = {"name": token.name, "user": token.user.username}
+        outbox.audit(
+            by.ref, "token.revoke", resource_type="token", resource_id=token.pk, detail=detail
+        )

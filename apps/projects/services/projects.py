@@ -1,4 +1,4 @@
-"""Making projects."""
+"""Making projects, and naming one."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from django.db import IntegrityError, transaction
 
 from apps.core import sql
 from apps.core.errors import Conflict
+from apps.core.rest import references
 from apps.events.services import changes, outbox
 from apps.identity import policy
 from apps.identity.actor import Actor
+from apps.identity.models import User
+from apps.identity.types import Place, Scope
 from apps.projects.models import Project
 
 
@@ -34,3 +37,9 @@ def create(*, by: Actor, slug: str, name: str, description: str = "") -> Project
         after=changes.of(project, "slug", "name", "description"),
     )
     return project
+
+
+def place(user: User, ref: str) -> Place:
+    """A project as a place of bindings, by id or slug; raise ``NotFound``."""
+    project = references.find(Project.objects.visible_to(user), ref, what="project")
+    return Place(scope=Scope.PROJECT, id=project.pk, name=project.name, project_id=project.pk)

@@ -67,7 +67,7 @@ def _stream(request: Request, run: Run, *, after: int) -> StreamingHttpResponse:
     watched = watch.begin(
         actor(request),
         "run.read",
-        project_id=run.project_id,
+        **run.place,
         session_key=request.session.session_key,
     )
     log = RunLog(run.pk, run.public_id, run.organization_id)

@@ -6,10 +6,13 @@ from django.db import transaction
 from django.db.models.functions import Now
 
 from apps.core import doorbell
+from apps.core.rest import references
 from apps.events import hints
 from apps.events.services import outbox
 from apps.identity import policy
 from apps.identity.actor import Actor
+from apps.identity.models import User
+from apps.identity.types import Place, Scope
 from apps.runs.errors import RunIsOver
 from apps.runs.models import Run, RunLease
 from apps.runs.services import lifecycle, submission
@@ -26,7 +29,7 @@ def cancel(*, by: Actor, run: Run) -> Run:
 
     Cancelling twice is harmless; raises ``RunIsOver`` when the run ended in another way.
     """
-    policy.require(by, "run.cancel", project_id=run.project_id)
+    policy.require(by, "run.cancel", **run.place)
     run = lifecycle.lock(run.pk)
     if run.state in {RunState.CANCELLED, RunState.CANCELLING}:
         return run
@@ -48,3 +51,10 @@ def _ask_worker(run: Run) -> None:
     public_id = run.public_id
     transaction.on_commit(lambda: hints.send_run(public_id))
     doorbell.ring_on_commit(doorbell.WORKERS)
+
+
+def place(user: User, ref: str) -> Place:
+    """A run as a place of bindings, by its id; raise ``NotFound``."""
+    runs = Run.objects.visible_to(user).select_related("agent_version").defer("agent_version__spec")
+    run = references.find(runs, ref, what="run", id_field="public_id")
+    return Place(scope=Scope.RUN, id=run.public_id, name=run.name, **run.place)

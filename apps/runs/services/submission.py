@@ -50,7 +50,7 @@ def submit(
     ``Invalid`` naming field and rule, ``AgentNotReleased``, ``KeyReused``, ``KeyBusy``,
     ``NotAllowed``; then nothing was changed.
     """
-    policy.require(by, "run.submit", project_id=project.pk)
+    _require(by, "run.submit", project=project, agent=agent)
     version = _version(agent, project)
     fingerprint = _fingerprint(project.pk, agent.pk, asdict(task))
     if key and (earlier := _remember(by, key, fingerprint)):
@@ -65,8 +65,8 @@ def submit(
 @transaction.atomic
 def rerun(*, by: Actor, run: Run, key: str | None = None) -> Submission:
     """Start a run over as a new one: the same input and files, the agent's current version."""
-    policy.require(by, "run.rerun", project_id=run.project_id)
     agent = run.agent_version.agent
+    _require(by, "run.rerun", project=run.project, agent=agent)
     version = _version(agent, run.project)
     fingerprint = _fingerprint("rerun", run.pk)
     if key and (earlier := _remember(by, key, fingerprint)):
@@ -99,6 +99,13 @@ def check(*, project: Project, agent: Agent, task: TaskSpec) -> None:
     inputs.resolve(project, version.spec, task.input)
     _retry(task.retry, version)
     _timeout_s(task, version)
+
+
+def _require(by: Actor, action: str, *, project: Project, agent: Agent) -> None:
+    policy.require(by, action, project_id=project.pk, agent_id=agent.pk)
+    # A role over the agent is none in the project: where its runs go, one has to belong already.
+    if not policy.allows(by, "project.read", project_id=project.pk):
+        policy.refuse(by, action, project_id=project.pk)
 
 
 def _version(agent: Agent, project: Project) -> AgentVersion:

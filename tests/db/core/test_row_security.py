@@ -49,6 +49,7 @@ SHARED = {
     "auth_group_permissions": "Django's own, not asked by us",
     "events_auditinbox": "numbers of entries that wait for their seal",
     "events_auditcheckpoint": "signatures over all chains",
+    "identity_withdrawal": "ids of people the engine looks at; web requests may not read it at all",
     "runs_worker": "machines serve every organization",
     "runs_leader": "who leads",
 }

@@ -14,7 +14,7 @@ from apps.events.models import AuditEntry
 from apps.events.services import outbox
 from apps.identity.actor import Actor
 from apps.identity.models import ApiToken, Binding, Department, User
-from apps.identity.services import people, tokens
+from apps.identity.services import bindings, people, tokens
 from apps.identity.types import Role
 from apps.projects.models import Project, WorkspaceFile
 from apps.projects.services import files, projects
@@ -42,6 +42,7 @@ UNWATCHED = {
     "runs_worker": "which machines there are",
     "runs_leader": "which engine leads",
     "runs_idempotencykey": "what was answered to whom",
+    "identity_withdrawal": "written by triggers, in the transaction of a watched loss",
     "sandboxes_": "what workers start and end",
     "axes_": "guesses at the door; each is an entry of ours where the account exists",
     "django_": "sessions, and Django's own names",
@@ -177,7 +178,7 @@ ACTS = {
     "add": lambda by, run: people.add(
         by=by, username="new", email="n@example.com", password="correct horse 9"
     ),
-    "grant": lambda by, run: people.grant(by=by, user=_somebody(by), role=Role.VIEWER),
+    "grant": lambda by, run: bindings.grant(by=by, subject=_somebody(by), role=Role.VIEWER),
     "issue": lambda by, run: tokens.issue(by=by, name="t", scopes=["run:read"]),
     "project": lambda by, run: projects.create(by=by, slug="n", name="N"),
     "file": lambda by, run: files.put(by=by, project=run.project, name="a.csv", chunks=[b"a"]),

@@ -5,8 +5,9 @@ import re
 import pytest
 from django.urls import reverse
 
+from apps.core import clock
 from apps.events.models import AuditEntry
-from apps.identity.models import ApiToken, Binding, Department, User
+from apps.identity.models import ApiToken, Binding, Department, SecondFactor, User
 from tests.faces import api, session
 from tests.factories import make_cast, make_project, make_token, make_user
 
@@ -86,7 +87,8 @@ def test_a_changed_person_is_on_record_with_the_fields(cast):
     assert (cast.vera.first_name, cast.vera.is_active) == ("Vera", False)
     entry = AuditEntry.objects.get(action="user.change")
     assert (entry.actor_id, entry.resource_id) == (cast.adam.pk, str(cast.vera.pk))
-    assert set(entry.detail["fields"]) == {"first_name", "is_active"}
+    assert set(entry.detail["changes"]) == {"first_name"}
+    assert AuditEntry.objects.get(action="user.deactivate").resource_id == str(cast.vera.pk)
 
 
 def test_an_admin_cannot_touch_an_owner(cast):
@@ -128,6 +130,32 @@ def test_a_person_joins_departments_of_their_own_organization_only(cast):
     assert "Pirates" not in client.get(url("user", "change", cast.vera.pk)).content.decode()
 
 
+def test_nobody_joins_a_department_that_stands_above_them(cast):
+    crew = Department.objects.create(organization=cast.organization, name="Crew")
+    bind(session(cast.olivia), department=crew.pk, role="owner")
+
+    response = edit(session(cast.adam), cast.adam, departments=[crew.pk])
+
+    assert response.status_code == 200
+    assert "holds a role above yours" in response.content.decode()
+    assert not cast.adam.departments.exists()
+
+
+def test_a_second_factor_is_reset_after_a_page_that_asks(cast):
+    SecondFactor.objects.create(user=cast.vera, sealed_secret=b"x", confirmed_at=clock.now())
+    client = session(cast.adam)
+    page = reverse("admin:identity_user_reset_second_factor", args=[cast.vera.pk])
+
+    asked = client.get(page)
+    assert "Reset the second factor" in asked.content.decode()
+    assert SecondFactor.objects.exists()
+
+    client.post(page)
+    assert not SecondFactor.objects.exists()
+    entry = AuditEntry.objects.get(action="second_factor.reset")
+    assert (entry.actor_id, entry.resource_id) == (cast.adam.pk, str(cast.vera.pk))
+
+
 def bind(client, **fields):
     blank = {"user": "", "department": "", "project": "", "reason": ""}
     when = {"expires_at_0": "", "expires_at_1": ""}
@@ -154,7 +182,7 @@ def test_a_department_is_bound_too(cast):
     binding = Binding.objects.get(department=crew)
     assert response.status_code == 302
     assert binding.scope_id == cast.organization.pk
-    assert AuditEntry.objects.get(action="binding.create").actor_id == cast.adam.pk
+    assert AuditEntry.objects.get(action="binding.grant").actor_id == cast.adam.pk
 
 
 @pytest.mark.parametrize(
@@ -211,7 +239,7 @@ def test_an_organization_keeps_an_owner(cast):
     removed = client.post(url("binding", "delete", binding.pk), {"post": "yes"}, follow=True)
     lowered = bind(client, user=cast.olivia.pk, role="viewer")
 
-    assert "cannot take your own role away" in removed.content.decode()
+    assert "would lose its last owner" in removed.content.decode()
     assert lowered.status_code == 200
     assert Binding.objects.get(user=cast.olivia).role == "owner"
 
@@ -223,7 +251,7 @@ def test_a_removed_role_is_on_record_and_holds_no_longer(cast):
     session(cast.adam).post(url("binding", "delete", binding.pk), {"post": "yes"})
 
     assert client.get("/api/runs").status_code == 403
-    assert AuditEntry.objects.get(action="binding.delete").actor_id == cast.adam.pk
+    assert AuditEntry.objects.get(action="binding.revoke").actor_id == cast.adam.pk
 
 
 def test_a_token_is_issued_for_oneself_and_shown_once(cast):

@@ -4,10 +4,10 @@ import pytest
 
 from apps.core.errors import Conflict, Invalid, NotAllowed
 from apps.events.models import AuditEntry
-from apps.identity import policy
+from apps.identity import places, policy
 from apps.identity.actor import Actor
 from apps.identity.errors import ScopeMissing
-from apps.identity.services import people, tokens
+from apps.identity.services import bindings, people, tokens
 from apps.identity.types import Role
 from tests.factories import make_actor, make_project, make_user
 
@@ -38,7 +38,9 @@ def test_a_newcomer_may_nothing_until_a_role_is_granted():
     project = make_project(organization=by.user.organization)
 
     before = policy.allows(Actor(user=user), "run.read", project_id=project.pk)
-    people.grant(by=by, user=user, role=Role.VIEWER, project_id=project.pk)
+    bindings.grant(
+        by=by, subject=user, role=Role.VIEWER, place=places.find(by.user, "project", project.slug)
+    )
 
     assert not before
     assert policy.allows(Actor(user=user), "run.read", project_id=project.pk)
@@ -51,7 +53,7 @@ def test_nobody_grants_a_role_above_their_own():
     user = make_user(organization=by.user.organization)
 
     with pytest.raises(NotAllowed):
-        people.grant(by=by, user=user, role=Role.OWNER)
+        bindings.grant(by=by, subject=user, role=Role.OWNER)
 
 
 def test_nobody_lowers_somebody_above_them():
@@ -59,17 +61,17 @@ def test_nobody_lowers_somebody_above_them():
     admin = make_actor(Role.ADMIN, organization=owner.user.organization)
 
     with pytest.raises(NotAllowed):
-        people.grant(by=admin, user=owner.user, role=Role.VIEWER)
+        bindings.grant(by=admin, subject=owner.user, role=Role.VIEWER)
 
 
 def test_the_last_owner_stays():
     owner = make_actor(Role.OWNER)
 
     with pytest.raises(Conflict):
-        people.grant(by=owner, user=owner.user, role=Role.ADMIN)
+        bindings.grant(by=owner, subject=owner.user, role=Role.ADMIN)
 
     make_user(role=Role.OWNER, organization=owner.user.organization)
-    people.grant(by=owner, user=owner.user, role=Role.ADMIN)
+    bindings.grant(by=owner, subject=owner.user, role=Role.ADMIN)
 
 
 def test_a_token_makes_no_token_that_may_more():

@@ -1,0 +1,176 @@
+"""Granting roles and taking them back.
+
+Nobody grants a role above their own, nor takes one from somebody above them, and an organization that
+has an owner keeps one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import Q
+
+from apps.core import clock
+from apps.core.errors import Conflict, Invalid, NotAllowed
+from apps.events.services import changes, outbox
+from apps.identity import places, policy
+from apps.identity.actor import Actor
+from apps.identity.models import Binding, BindingQuerySet, Department, Organization, User
+from apps.identity.types import RANK, Place, Role, Scope, UserKind
+
+Subject = User | Department
+_FIELDS: Final = ("role", "expires_at", "reason")
+
+
+@transaction.atomic
+def grant(
+    *,
+    by: Actor,
+    subject: Subject,
+    role: Role,
+    place: Place | None = None,
+    expires_at: datetime | None = None,
+    reason: str = "",
+) -> Binding:
+    """Give a person, a service account or a department a role over a place (``places.find``), by
+    default over the organization.
+
+    It replaces the role they hold there. Raises ``NotAllowed``, ``Invalid`` for an end that has passed,
+    and ``Conflict`` when the organization would lose its last owner.
+    """
+    policy.require(by, "people.manage")
+    if subject.organization_id != by.user.organization_id:
+        raise NotAllowed(action="granting roles in another organization")
+    if expires_at is not None and expires_at <= clock.now():
+        raise Invalid([{"field": "expires_at", "rule": "must lie in the future"}])
+    place = place or places.organization(by.user)
+    with keeping_an_owner(subject.organization_id):
+        held = _at(subject, place).first()
+        _require_within_reach(by, subject, role=role, held=held)
+        before = changes.of(held, *_FIELDS) if held else None
+        binding = bind(
+            subject, role=role, place=place, expires_at=expires_at, reason=reason, by=by.user
+        )
+    outbox.audit(
+        by.ref,
+        "binding.grant",
+        resource_type="binding",
+        resource_id=binding.pk,
+        detail=_told(binding, place.name),
+        before=before,
+        after=changes.of(binding, *_FIELDS),
+    )
+    return binding
+
+
+@transaction.atomic
+def revoke(*, by: Actor, binding: Binding, reason: str = "") -> None:
+    """Take a role back: it counts from the next request, and runs that needed it are cancelled."""
+    policy.require(by, "people.manage")
+    if binding.organization_id != by.user.organization_id:
+        raise NotAllowed(action="taking roles in another organization")
+    with keeping_an_owner(binding.organization_id):
+        if RANK[Role(binding.role)] > policy.standing(by.user):
+            policy.refuse_above(by, "taking a role above yours")
+        if binding.user is not None:
+            policy.require_not_above(by, binding.user)
+        outbox.audit(
+            by.ref,
+            "binding.revoke",
+            resource_type="binding",
+            resource_id=binding.pk,
+            detail=_told(binding, str(binding.scope_id)) | ({"why": reason} if reason else {}),
+            before=changes.of(binding, *_FIELDS),
+        )
+        Binding.objects.filter(pk=binding.pk).delete()
+
+
+@contextmanager
+def keeping_an_owner(organization_id: UUID) -> Iterator[None]:
+    """Refuse a change that leaves an organization without an owner it had.
+
+    An owner is an active person who holds the role directly and without an end. Two who would remove
+    each other at the same moment wait for one another here.
+    """
+    with transaction.atomic():
+        organization = Organization.objects.select_for_update(no_key=True).get(pk=organization_id)
+        had_one = _owners(organization).exists()
+        yield
+        if had_one and not _owners(organization).exists():
+            raise Conflict(
+                reason=f"{organization} would lose its last owner. Make another person owner first, "
+                "without an end."
+            )
+
+
+def bind(
+    subject: Subject,
+    *,
+    role: Role,
+    place: Place,
+    expires_at: datetime | None = None,
+    reason: str = "",
+    by: User | None = None,
+) -> Binding:
+    """Store a binding, replacing the one there. The caller has asked whether it may, and records it."""
+    binding, _ = Binding.objects.update_or_create(
+        user=subject if isinstance(subject, User) else None,
+        department=subject if isinstance(subject, Department) else None,
+        scope=place.scope,
+        scope_id=place.id,
+        defaults={
+            "organization_id": subject.organization_id,
+            "role": role,
+            "expires_at": expires_at,
+            "reason": reason,
+            "granted_by": by,
+        },
+    )
+    return binding
+
+
+def rank_of(department: Department) -> int:
+    """How far the highest role of a department reaches, wherever it holds it."""
+    roles = Binding.objects.filter(department=department).values_list("role", flat=True)
+    return max((RANK[Role(role)] for role in roles), default=0)
+
+
+def _require_within_reach(by: Actor, subject: Subject, *, role: Role, held: Binding | None) -> None:
+    mine = policy.standing(by.user)
+    if RANK[role] > mine:
+        policy.refuse_above(by, f"granting the role {role}")
+    if isinstance(subject, User):
+        policy.require_not_above(by, subject)
+    if held is not None and RANK[Role(held.role)] > mine:
+        policy.refuse_above(by, "changing a role above yours")
+
+
+def _at(subject: Subject, place: Place) -> BindingQuerySet:
+    holder = Q(user=subject) if isinstance(subject, User) else Q(department=subject)
+    return Binding.objects.filter(holder, scope=place.scope, scope_id=place.id)
+
+
+def _owners(organization: Organization) -> BindingQuerySet:
+    return Binding.objects.filter(
+        organization=organization,
+        scope=Scope.ORGANIZATION,
+        role=Role.OWNER,
+        expires_at=None,
+        user__is_active=True,
+        user__kind=UserKind.PERSON,
+    )
+
+
+def _told(binding: Binding, place: str) -> dict[str, object]:
+    holder = "department" if binding.department_id else "user"
+    return {
+        holder: str(binding.department or binding.user),
+        "role": binding.role,
+        "scope": binding.scope,
+        "place": place,
+    }
