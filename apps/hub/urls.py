@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from apps.hub import account, views
+from apps.hub import account, schedules, views
 from apps.hub.audit import pages as audit
 
 urlpatterns = [
@@ -32,6 +32,15 @@ urlpatterns = [
     path("runs/<uuid:public_id>/files/<path:name>", views.run_file, name="run_file"),
     path("runs/<uuid:public_id>/cancel", views.run_cancel, name="run_cancel"),
     path("runs/<uuid:public_id>/rerun", views.run_rerun, name="run_rerun"),
+    path("schedules", schedules.schedule_list, name="schedules"),
+    path("schedules/new", schedules.schedule_new, name="schedule_new"),
+    path("schedules/preview", schedules.schedule_preview, name="schedule_preview"),
+    path("schedules/<uuid:schedule_id>", schedules.schedule, name="schedule"),
+    path("schedules/<uuid:schedule_id>/edit", schedules.schedule_edit, name="schedule_edit"),
+    path("schedules/<uuid:schedule_id>/pause", schedules.schedule_pause, name="schedule_pause"),
+    path("schedules/<uuid:schedule_id>/resume", schedules.schedule_resume, name="schedule_resume"),
+    path("schedules/<uuid:schedule_id>/run", schedules.schedule_run, name="schedule_run"),
+    path("schedules/<uuid:schedule_id>/remove", schedules.schedule_remove, name="schedule_remove"),
     path("projects/<uuid:project_id>/cards", views.event_cards, name="cards"),
     path("projects/<uuid:project_id>/composer", views.composer, name="composer"),
     path("projects/<uuid:project_id>/recent", views.recent, name="recent"),

@@ -538,6 +538,7 @@ def _pages(around: frame.Frame) -> list[dict[str, str]]:
     pages = [
         _entry("messages", "Chat Hub", reverse("chat")),
         _entry("player-play", "Runs", reverse("runs")),
+        _entry("calendar-time", "Schedules", reverse("schedules")),
     ]
     if around.may_audit:
         pages.append(_entry("clipboard-list", "Audit log", reverse("audit")))

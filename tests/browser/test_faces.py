@@ -5,13 +5,28 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import Page, expect
 
+from apps.core import clock
 from apps.identity.types import Role
+from apps.runs.models import ScheduleFire
 from tests.browser.conftest import DESKTOP, PHONE
-from tests.factories import make_agent, make_run
+from tests.factories import make_agent, make_run, make_schedule
 from tests.support.looking import violations
 from tests.support.stand_in import StandIn, artifact
 
-PAGES = ("chat", "stream", "runs", "no_match", "run", "running", "failed", "file", "missing")
+PAGES = (
+    "chat",
+    "stream",
+    "runs",
+    "no_match",
+    "run",
+    "running",
+    "failed",
+    "file",
+    "schedules",
+    "schedule",
+    "new_schedule",
+    "missing",
+)
 FIRST_LOAD_LIMIT = 40 * 1024
 CHART = (
     b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 640 300">'
@@ -68,6 +83,13 @@ def places(project):
     busy.milestone("Half way", 0.5)
     make_run(project=project, agent=plain)
     name = "a-report-with-a-rather-long-name-that-has-no-spaces.md"
+    schedule = make_schedule(project=project, agent=plain, name="Every morning")
+    ScheduleFire.objects.create(
+        schedule=schedule, fire_at=clock.now(), outcome="submitted", run=done
+    )
+    ScheduleFire.objects.create(
+        schedule=schedule, fire_at=schedule.next_at, outcome="refused", detail="No such file."
+    )
     return {
         "chat": f"/?agent={agent.slug}",
         "stream": f"/?run={done.public_id}",
@@ -77,6 +99,9 @@ def places(project):
         "running": f"/runs/{running.public_id}",
         "failed": f"/runs/{failed.public_id}",
         "file": f"/runs/{done.public_id}/files/{name}",
+        "schedules": "/schedules",
+        "schedule": f"/schedules/{schedule.pk}",
+        "new_schedule": f"/schedules/new?agent={agent.slug}",
         "missing": "/no-such-page",
     }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -153,6 +153,11 @@ def run_now(*, by: Actor, schedule: Schedule, key: str | None = None) -> Submiss
 
 def task_of(schedule: Schedule) -> TaskSpec:
     return TaskSpec(**schedule.task | {"priority": Priority(schedule.task["priority"])})
+
+
+def task_with(schedule: Schedule, **fields: Any) -> TaskSpec:
+    """Its task with some fields changed."""
+    return replace(task_of(schedule), **fields)
 
 
 def as_json(task: TaskSpec) -> dict[str, Any]:
