@@ -32,15 +32,15 @@ class Commands:
         self.sure = sure
 
     def up(self) -> bool:
-        from launcher import demo, up
+        from launcher import up
 
-        demo.show_doors(self.home, self.console, up.up(self.home, self.console))
+        up.up(self.home, self.console)
         return True
 
     def demo(self) -> bool:
         from launcher import demo, up
 
-        return demo.demo(self.home, self.console, up.up(self.home, self.console))
+        return demo.demo(self.home, self.console, up.with_sample(self.home, self.console))
 
     def stop(self) -> bool:
         from launcher import stop

@@ -26,6 +26,11 @@ class Sample(TypedDict):
     users: list[dict[str, str]]
 
 
+def is_made(home: Home, wanted: Settings) -> bool:
+    """Whether `make demo` has made it in this database before."""
+    return bool(_known_passwords(home, wanted))
+
+
 def make(home: Home, wanted: Settings) -> Sample:
     """Make the example data, or find it, and keep what is needed to sign in and to submit."""
     known = _known_passwords(home, wanted)

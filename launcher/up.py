@@ -6,7 +6,9 @@ import time
 
 from launcher import (
     databases,
+    demo,
     docker,
+    first_start,
     orphans,
     ports,
     postgres,
@@ -29,7 +31,24 @@ from launcher.settings import Settings
 from launcher.status import Status
 
 
-def up(home: Home, console: Console) -> Sample:
+def up(home: Home, console: Console) -> None:
+    """Start everything, and say how to get in: as the demo's people where the demo was made, or else
+    by the first start."""
+    wanted, found = _up(home, console, with_sample=False)
+    if found:
+        demo.show_doors(home, console, found)
+    else:
+        first_start.show(home, console, wanted)
+
+
+def with_sample(home: Home, console: Console) -> Sample:
+    """Start everything, with the demo's organization in it."""
+    _, found = _up(home, console, with_sample=True)
+    assert found is not None  # noqa: S101  # it was asked for
+    return found
+
+
+def _up(home: Home, console: Console, *, with_sample: bool) -> tuple[Settings, Sample | None]:
     home.prepare()
     with only_command(home, console):
         running = _running(home, console)
@@ -40,12 +59,14 @@ def up(home: Home, console: Console) -> Sample:
             console.step(f"{', '.join(names)} changed: stopping the platform to start it anew")
             supervision.stop(home, tell=console.nothing)
             running = None
+        with_sample = with_sample or sample.is_made(home, wanted)
         try:
-            return _bring_up(home, console, wanted, running)
+            found = _bring_up(home, console, wanted, running, with_sample=with_sample)
         except (Problem, KeyboardInterrupt):
             if running is None:
                 supervision.stop(home, tell=console.nothing)
             raise
+    return wanted, found
 
 
 def _running(home: Home, console: Console) -> Status | None:
@@ -56,7 +77,14 @@ def _running(home: Home, console: Console) -> Status | None:
     return running
 
 
-def _bring_up(home: Home, console: Console, wanted: Settings, running: Status | None) -> Sample:
+def _bring_up(
+    home: Home,
+    console: Console,
+    wanted: Settings,
+    running: Status | None,
+    *,
+    with_sample: bool,
+) -> Sample | None:
     if running is None and (count := orphans.end(home)):
         console.step(f"ended {count} processes that an earlier start left behind")
     if running is None or running.service("web") is None:
@@ -67,7 +95,7 @@ def _bring_up(home: Home, console: Console, wanted: Settings, running: Status | 
     _check_foreign(console, wanted)
     servers = _start_servers(home, console, wanted, running)
     _prepare_database(home, console, wanted)
-    found = sample.make(home, wanted)
+    found = sample.make(home, wanted) if with_sample else None
     _prepare_sandbox(home, console, wanted)
     services = [*servers, *procfile.services(home, wanted.env)]
     since = supervision.extend(home, services)

@@ -7,6 +7,7 @@ import threading
 import time
 from typing import Any, Final
 
+import redis
 from celery.signals import worker_init, worker_ready, worker_shutdown, worker_shutting_down
 from django.conf import settings
 from django.db import Error as DatabaseError
@@ -14,6 +15,7 @@ from django.db import connection
 
 from apps.core import telemetry
 from apps.core.errors import AosError
+from apps.sandboxes import reports
 from workers import reaper, sandbox
 from workers.node import Node
 from workers.sandbox.base import SandboxDriver
@@ -21,6 +23,7 @@ from workers.sandbox.base import SandboxDriver
 logger = logging.getLogger(__name__)
 
 _REAP_EVERY_S: Final = 30.0
+_REPORT_EVERY_S: Final = 30.0
 
 
 class _Process:
@@ -54,6 +57,26 @@ def join(sender: Any, **_: Any) -> None:
     _Process.node.start()
     logger.info("worker joined", extra={"node": sender.hostname})
     threading.Thread(target=_reap_for_ever, name="reaper", daemon=True).start()
+    threading.Thread(
+        target=_report_for_ever, args=[sender.hostname], name="doctor", daemon=True
+    ).start()
+
+
+def _report_for_ever(worker: str) -> None:
+    """Say how sandboxes fare on this host; the first start and operators ask (``reports``)."""
+    while True:
+        try:
+            found = driver().check(image=settings.AOS_SANDBOX_IMAGE)
+            reports.leave(
+                worker,
+                [
+                    reports.Remark(is_error=one.is_error, message=one.message, hint=one.hint)
+                    for one in found
+                ],
+            )
+        except (AosError, redis.RedisError) as error:
+            logger.warning("the doctor will look again", extra={"error": str(error)})
+        time.sleep(_REPORT_EVERY_S)
 
 
 def _reap_for_ever() -> None:

@@ -59,7 +59,7 @@ class Login(auth_views.LoginView):
             half = {"user": str(user.pk), "at": clock.now().isoformat(), "wrong": 0}
             self.request.session[_HALF] = half
             return redirect(f"{reverse('login_code')}?next={self.get_redirect_url()}")
-        _let_in(self.request, user, how="password")
+        let_in(self.request, user, how="password")
         return redirect(self.get_success_url())
 
 
@@ -78,7 +78,7 @@ def login_code(request: HubRequest) -> HttpResponse:
     if request.method == "POST":
         if second_factor.check(user, request.POST.get("code", "")):
             del request.session[_HALF]
-            _let_in(request, user, how="password and code")
+            let_in(request, user, how="password and code")
             return redirect(context["next"])
         _note_wrong(request, user)
         context["wrong"] = True
@@ -106,7 +106,8 @@ def _note_wrong(request: HttpRequest, user: User) -> None:
 
 
 @transaction.atomic
-def _let_in(request: HttpRequest, user: User, *, how: str) -> None:
+def let_in(request: HttpRequest, user: User, *, how: str) -> None:
+    """Sign the person in here, on record. ``how`` names what proved them."""
     auth.login(request, user, backend=_BACKEND)
     proof.note(request.session)
     sessions.begin(

@@ -1,19 +1,50 @@
-"""What pages do when a service wants a fresh proof first."""
+"""What comes before a page: the first start, and a fresh proof when a service wants one."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Final
 from urllib.parse import urlencode, urlsplit
 
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
+from django.conf import settings
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect
 from django.urls import reverse
 
 from apps.hub.visiting import leading_to
 from apps.identity.errors import StepUpRequired
+from apps.identity.services import installation
 
 Answer = Callable[[HttpRequest], Awaitable[HttpResponseBase]]
+
+# Not pages: programs ask here, and get their own answers.
+_NO_PAGES: Final = ("/api/", "/healthz", "/readyz", "/metrics", "/start")
+
+
+class FirstStartMiddleware:
+    """While nobody owns the installation, lead every page to the first start."""
+
+    async_capable = True
+    sync_capable = False
+
+    def __init__(self, get_response: Answer) -> None:
+        self.get_response = get_response
+        # What is over is over for good, so it is asked for only until then.
+        self._is_over = False
+        if iscoroutinefunction(get_response):
+            markcoroutinefunction(self)
+
+    async def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        if not self._is_over and _is_page(request.path):
+            if await sync_to_async(installation.is_open)():
+                return redirect("start")
+            self._is_over = True
+        return await self.get_response(request)
+
+
+def _is_page(path: str) -> bool:
+    return not path.startswith((*_NO_PAGES, settings.STATIC_URL))
 
 
 class StepUpMiddleware:

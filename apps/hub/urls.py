@@ -2,11 +2,17 @@ from __future__ import annotations
 
 from django.urls import path
 
-from apps.hub import account, schedules, views
+from apps.hub import account, schedules, start, views
 from apps.hub.audit import pages as audit
 
 urlpatterns = [
     path("", views.chat, name="chat"),
+    path("start", start.start, name="start"),
+    path("start/condition", start.start_condition, name="start_condition"),
+    path("welcome", start.welcome, name="welcome"),
+    path("welcome/condition", start.welcome_condition, name="welcome_condition"),
+    path("welcome/run", start.welcome_run, name="welcome_run"),
+    path("welcome/example", start.welcome_example, name="welcome_example"),
     path("login", account.Login.as_view(), name="login"),
     path("login/code", account.login_code, name="login_code"),
     path("logout", account.logout, name="logout"),

@@ -26,3 +26,20 @@ class ScopeMissing(AosError):
     title = "Token scope missing"
     status = HTTPStatus.FORBIDDEN
     template = "This API token lacks the scope {scope!r}."
+
+
+class ActivationCodeInvalid(AosError):
+    code = "activation_code_invalid"
+    title = "Activation code not accepted"
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+    template = (
+        "That is not the present activation code. Each make up and each manage.py first_start "
+        "prints a new one, and only the last counts."
+    )
+
+
+class FirstStartOver(AosError):
+    code = "first_start_over"
+    title = "The first start is over"
+    status = HTTPStatus.NOT_FOUND
+    template = "Somebody owns this installation already: its first start is over, for good."

@@ -332,3 +332,25 @@ def reaching(
         if ref is not None:
             condition |= Q(Exists(held.filter(scope=scope, scope_id=OuterRef(ref))))
     return condition
+
+
+class Installation(models.Model):
+    """Whether somebody owns this installation already: one row, closed once and never opened again.
+
+    A trigger closes it with the first organization, whoever founds that and however; another refuses
+    to change the closed row. Until then it holds the keyed hash of the present activation code.
+    """
+
+    id = models.SmallIntegerField(primary_key=True, default=1, editable=False)
+    code_hash = models.BinaryField(max_length=32, null=True, editable=False)
+    # Which code it is: whoever typed an earlier one starts again.
+    code_number = models.PositiveIntegerField(default=0)
+    closed_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(name="identity_installation_is_one_row", condition=Q(id=1))
+        ]
+
+    def __str__(self) -> str:
+        return "installation"

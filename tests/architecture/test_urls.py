@@ -21,6 +21,8 @@ PUBLIC = {
     "api/schema",
     "api/docs",
     "^api(/|$)",
+    "start",
+    "start/condition",
     "login",
     "login/code",
     "logout",

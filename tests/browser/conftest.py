@@ -21,7 +21,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 from apps.identity.models import User
 from apps.identity.types import Role
 from apps.projects.models import Project
-from tests.factories import make_project, make_user
+from tests.factories import make_organization, make_project, make_user
 from tests.support.platform import PROJECT, Platform
 
 CHROMIUM = "/usr/bin/chromium"
@@ -139,6 +139,8 @@ class Visitor:
 @pytest.fixture
 def visitor(_orm_beside_playwright, transactional_db, web, chromium) -> Iterator[Visitor]:
     """Under the strict policy no page may log an error or a warning, whatever the test is about."""
+    # Somebody owns the place; how it gets its first owner is tested in a place of its own.
+    make_organization()
     visiting = Visitor(web, chromium)
     yield visiting
     for context in visiting.contexts:

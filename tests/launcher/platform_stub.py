@@ -147,6 +147,9 @@ def manage(command: str) -> None:
         root = Path(os.environ["AOS_STATIC_ROOT"])
         root.mkdir(exist_ok=True)
         (root / "staticfiles.json").write_text("{}")
+    if command == "first_start":
+        closed = "seed" in calls or Path("owned").exists()
+        say(json.dumps({"code": None if closed else f"CODE-{calls.count('first_start')}"}))
     if command == "seed":
         again = "seed" in calls and "--reset-passwords" not in sys.argv
         say(json.dumps(seed(again=again)))

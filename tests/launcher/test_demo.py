@@ -83,18 +83,22 @@ def test_demo_fails_when_its_run_does_and_the_platform_stays_up(clone: Clone):
     assert clone.make("status").returncode == 0
 
 
-def test_passwords_given_out_once_are_shown_again(running: Clone):
-    done = running.make("demo")
+def test_passwords_given_out_once_are_shown_again(clone: Clone):
+    clone.make("demo")
+
+    done = clone.make("up")
 
     assert "olivia     correct horse" in done.stdout
-    assert [user["password"] for user in running.sample()["users"]] == ["correct horse"]
-    assert running.calls().count("seed") == 2
+    assert [user["password"] for user in clone.sample()["users"]] == ["correct horse"]
+    assert clone.calls().count("seed") == 2
+    assert "first_start" not in clone.calls()
 
 
-def test_lost_sign_ins_are_made_anew(running: Clone):
-    (running.home.state / "people.json").unlink()
+def test_lost_sign_ins_are_made_anew(clone: Clone):
+    clone.make("demo")
+    (clone.home.state / "people.json").unlink()
 
-    done = running.make("up")
+    done = clone.make("demo")
 
     assert "olivia     correct horse" in done.stdout
-    assert running.calls().count("seed") == 3
+    assert clone.calls().count("seed") == 3

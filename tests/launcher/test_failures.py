@@ -60,7 +60,6 @@ def test_a_folder_that_is_no_clone_is_named(clone: Clone):
     [
         ("migrate", "The database could not be brought up to date"),
         ("collectstatic", "static files could not be collected"),
-        ("seed", "The example data could not be made"),
     ],
 )
 def test_a_failing_command_shows_its_last_lines_and_leaves_nothing_running(
@@ -73,6 +72,15 @@ def test_a_failing_command_shows_its_last_lines_and_leaves_nothing_running(
     assert sentence in told(done)
     assert f"RuntimeError: {command} went wrong" in done.stdout
     assert str(clone.home.log(command)) in done.stdout
+    assert orphans.find(clone.home) == []
+
+
+def test_a_demo_without_its_data_is_explained_and_leaves_nothing_running(clone: Clone):
+    (clone.folder / "fail-seed").touch()
+
+    done = clone.make("demo")
+
+    assert "The example data could not be made" in told(done)
     assert orphans.find(clone.home) == []
 
 

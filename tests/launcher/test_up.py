@@ -28,10 +28,37 @@ def test_up_starts_servers_and_processes_from_nothing(shared: Clone):
     assert row == ("aos", False, "on", "[1]", 18)
 
 
-def test_up_migrates_and_seeds_before_it_starts_processes(shared: Clone):
-    assert shared.calls() == ["migrate", "collectstatic", "seed"]
-    assert shared.sample()["users"][0]["username"] == "olivia"
-    assert shared.sample()["url"] == f"http://127.0.0.1:{shared.port}"
+def test_up_migrates_and_makes_no_example_data(shared: Clone):
+    assert shared.calls() == ["migrate", "collectstatic", "first_start"]
+    assert not shared.home.demo.exists()
+
+
+def test_up_prints_the_way_in_while_nobody_owns_the_place_and_keeps_the_code_nowhere(clone: Clone):
+    done = clone.make("up")
+
+    assert f"http://127.0.0.1:{clone.port}/start#CODE-0" in done.stdout
+    kept = [path for path in clone.home.state.rglob("*") if path.is_file()]
+    assert [path for path in kept if b"CODE-0" in path.read_bytes()] == []
+    assert "CODE-1" in clone.make("up").stdout
+
+
+def test_up_prints_no_code_when_somebody_owns_the_place(clone: Clone):
+    (clone.folder / "owned").touch()
+
+    done = clone.make("up")
+
+    assert f"Chat Hub   http://127.0.0.1:{clone.port}/" in done.stdout
+    assert "activation code" not in done.stdout
+
+
+def test_a_start_without_a_code_leaves_the_platform_running(clone: Clone):
+    (clone.folder / "fail-first_start").touch()
+
+    done = clone.make("up")
+
+    assert done.returncode == 1
+    assert "The activation code could not be made" in done.stdout
+    assert clone.service("web").state == "running"
 
 
 def test_a_second_up_starts_nothing_twice(running: Clone):
@@ -185,7 +212,7 @@ def test_files_of_the_state_folder_are_private(shared: Clone):
     written = [path for path in state.rglob("*") if not path.is_relative_to(static)]
     modes = {path: stat.S_IMODE(path.lstat().st_mode) for path in [state, *written]}
 
-    assert modes[shared.home.demo] == modes[shared.home.env] == 0o600
+    assert modes[shared.home.secrets] == modes[shared.home.env] == 0o600
     servers = shared.home.servers / "postgres"
     loose = [path for path, mode in modes.items() if mode & 0o077]
     assert [path for path in loose if not path.is_relative_to(servers)] == []

@@ -88,9 +88,7 @@ def seed(*, reset_passwords: bool = False) -> dict[str, Any]:
     owner = Actor(user=_owner())
     users = [_person(owner, member, reset=reset_passwords) for member in CAST]
     project = _project(owner)
-    for example in all_examples():
-        _agent(owner, example)
-        _data(owner, project, example)
+    install(owner, project)
     operator = Actor(user=User.objects.get(username="oscar", organization=owner.user.organization))
     for old in ApiToken.objects.usable().filter(user=operator.user, name="demo"):
         tokens.revoke(by=operator, token=old)
@@ -99,10 +97,18 @@ def seed(*, reset_passwords: bool = False) -> dict[str, Any]:
         "organization": ORGANIZATION,
         "project": PROJECT,
         "agent": MAIN,
-        "input": _main_input(),
+        "input": main_input(),
         "users": users,
         "token": token,
     }
+
+
+@transaction.atomic
+def install(owner: Actor, project: Project) -> None:
+    """Bring the example agents into the owner's organization, and their data into a project of it."""
+    for example in all_examples():
+        _agent(owner, example)
+        _data(owner, project, example)
 
 
 def _owner() -> User:
@@ -170,7 +176,8 @@ def _data(owner: Actor, project: Project, example: Example) -> None:
             files.put(by=owner, project=project, name=path.name, chunks=[path.read_bytes()])
 
 
-def _main_input() -> dict[str, Any]:
+def main_input() -> dict[str, Any]:
+    """What the main example is given: the dataset that comes with it."""
     example = load(FOLDER / MAIN)
     if not example.data:
         raise NotFound(what="dataset of the example", ref=MAIN)

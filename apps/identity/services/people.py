@@ -22,10 +22,28 @@ _EDITABLE: Final = ("username", "email", "first_name", "last_name")
 
 
 @transaction.atomic
-def found(*, slug: str, name: str, owner: str, email: str, password: str) -> User:
+def found(
+    *,
+    slug: str,
+    name: str,
+    owner: str,
+    email: str,
+    password: str,
+    first_name: str = "",
+    last_name: str = "",
+) -> User:
     """Create an organization with its first owner. The one act that nobody has to allow."""
     organization = Organization.objects.create(slug=slug, name=name)
-    user = _create(User(organization=organization, username=owner, email=email), password)
+    user = _create(
+        User(
+            organization=organization,
+            username=owner,
+            email=email,
+            first_name=first_name,
+            last_name=last_name,
+        ),
+        password,
+    )
     bindings.bind(user, role=Role.OWNER, place=places.organization(user))
     outbox.audit(
         platform("setup", organization_id=organization.pk),

@@ -28,6 +28,7 @@ from tests.factories import (
     make_artifact,
     make_cast,
     make_file,
+    make_organization,
     make_project,
     make_run,
     make_schedule,
@@ -200,6 +201,7 @@ def test_an_owner_of_another_organization_sees_their_own(cast):
 
 
 def test_strangers_are_led_to_the_sign_in():
+    make_organization()
     for page in pages():
         response = session().get(page)
 

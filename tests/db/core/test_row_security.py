@@ -50,6 +50,7 @@ SHARED = {
     "events_auditinbox": "numbers of entries that wait for their seal",
     "events_auditcheckpoint": "signatures over all chains",
     "identity_withdrawal": "ids of people the engine looks at; web requests may not read it at all",
+    "identity_installation": "says that somebody owns the place; web requests may not read it at all",
     "runs_worker": "machines serve every organization",
     "runs_leader": "who leads",
 }
@@ -102,7 +103,7 @@ def test_web_requests_may_not_do_what_the_records_forbid():
     for append_only in ("events_event", "events_auditentry", "events_auditseal", "runs_event"):
         assert not {"UPDATE", "DELETE"} & set(may[append_only]), append_only
     assert may["events_auditcheckpoint"] == ["SELECT"]
-    assert "django_migrations" not in may
+    assert not {"django_migrations", "identity_installation"} & set(may)
     [(owner, bypasses)] = ask(
         "SELECT pg_has_role('aos_app', current_user, 'MEMBER'), rolbypassrls OR rolsuper"
         " FROM pg_roles WHERE rolname = 'aos_app'"

@@ -47,6 +47,7 @@ UNWATCHED = {
     "axes_": "guesses at the door; each is an entry of ours where the account exists",
     "django_": "sessions, and Django's own names",
     "auth_": "Django's groups and permissions, which nobody asks",
+    "identity_installation": "codes before there is anybody to record; it closes with the founding's entry",
     "identity_user_groups": "Django's groups, which nobody asks",
     "identity_user_user_permissions": "Django's permissions, which nobody asks",
 }

@@ -80,6 +80,7 @@ def _finished(project, **facts):
 
 @pytest.mark.parametrize("path", ["/", "/runs", "/palette", f"/runs/{uuid4()}"])
 def test_a_stranger_is_sent_to_the_sign_in_page_and_back(client, path):
+    make_organization()
     response = client.get(path)
 
     assert response.status_code == HTTPStatus.FOUND
@@ -87,6 +88,7 @@ def test_a_stranger_is_sent_to_the_sign_in_page_and_back(client, path):
 
 
 def test_a_fragment_asked_for_after_the_session_ended_leads_the_whole_page_to_sign_in(client):
+    make_organization()
     response = client.get(
         "/runs", **HTMX, HTTP_HX_CURRENT_URL="http://testserver/runs?state=failed"
     )
