@@ -12,8 +12,8 @@ from apps.core import blobs, tracing
 from apps.runs.types import Started
 from apps.sandboxes.types import EgressMode
 from workers.output import MARK
+from workers.sandbox import profiles, profiles_from_settings
 from workers.sandbox.base import Command, SandboxSpec
-from workers.sandbox.errors import EgressNotAllowed
 
 _OUTPUT_LIMIT_BYTES: Final = 1024 * 1024
 _SPARE_S: Final = 120
@@ -50,13 +50,10 @@ def command_for(started: Started, *, workspace: str) -> Command:
 
 
 def sandbox_spec(started: Started) -> SandboxSpec:
-    """The limits the agent version asks for; what it does not name keeps its default."""
+    """The profile the agent version picks, with the limits and the way out it asks for."""
     # Ends by itself a while after the attempt's own time-out, should nobody be left to end it.
     wanted = started.agent_spec.get("sandbox", {}) | {
         "lifetime_s": min(started.timeout_s + _SPARE_S, _LONGEST_S)
     }
-    spec = SandboxSpec.from_mapping(wanted, image=settings.AOS_SANDBOX_IMAGE)
-    most = EgressMode(settings.AOS_SANDBOX_EGRESS)
-    if not most.covers(spec.egress.mode):
-        raise EgressNotAllowed(wanted=spec.egress.mode.value, most=most.value)
-    return spec
+    profile = profiles.named(profiles_from_settings(), wanted.pop("profile", profiles.DEFAULT))
+    return profile.spec(wanted, most_egress=EgressMode(settings.AOS_SANDBOX_EGRESS))

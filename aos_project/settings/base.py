@@ -249,6 +249,8 @@ AOS_IDEMPOTENCY_TTL = timedelta(days=7)
 
 AOS_SANDBOX_DRIVER = env.text("AOS_SANDBOX_DRIVER", default="docker")
 AOS_SANDBOX_IMAGE = env.text("AOS_SANDBOX_IMAGE", default="aos/sandbox-base:latest")
+# A TOML file with the profiles of this host, besides the built-in ones.
+AOS_SANDBOX_PROFILES = env.text("AOS_SANDBOX_PROFILES", default="")
 AOS_ALLOW_LOCAL_SANDBOX = False
 # The most of the network that an agent version may ask for on this host: none, allowlist, open.
 AOS_SANDBOX_EGRESS = env.choice(

@@ -53,6 +53,18 @@ _KNOWN: Final[Mapping[str, tuple[str, str]]] = {
         "The agent asks for too much network",
         "List the hosts it needs in a new version, or ask the operator to raise AOS_SANDBOX_EGRESS.",
     ),
+    "sandbox_profile_unknown": (
+        "The sandbox profile is not there",
+        "Name another profile in a new version of the agent, or ask the operator to add it.",
+    ),
+    "sandbox_profiles_invalid": (
+        "The sandbox profiles cannot be read",
+        "The operator corrects the file that AOS_SANDBOX_PROFILES names.",
+    ),
+    "runtime_missing": (
+        "The sandbox runtime is missing",
+        "The operator installs it on the worker's host, or takes it out of the profile.",
+    ),
     "sandbox_unavailable": (
         "No sandbox could be made",
         "Ask the operator whether the Docker engine of the worker's host runs, then run it again.",

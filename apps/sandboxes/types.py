@@ -25,6 +25,8 @@ class EgressMode(models.TextChoices):
         return order.index(wanted) <= order.index(self)
 
 
+#: How the operator calls what sandboxes are made of.
+PROFILE_NAME: Final = r"^[a-z0-9][a-z0-9-]{0,39}$(?!\n)"
 #: A host an agent version may name: ``name`` or ``*.name``, with a port or the two of the web.
 #: Never an address. The look-ahead refuses the line break that ``$`` alone would let through.
 HOST_RULE: Final = (

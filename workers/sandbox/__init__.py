@@ -11,8 +11,16 @@ from pathlib import Path
 
 from django.conf import settings
 
+from workers.sandbox import profiles
 from workers.sandbox.base import SandboxDriver
 from workers.sandbox.errors import SandboxUnavailable
+from workers.sandbox.profiles import Profile
+
+
+def profiles_from_settings() -> dict[str, Profile]:
+    """The profiles of this host, as they are written now."""
+    path = settings.AOS_SANDBOX_PROFILES
+    return profiles.load(Path(path) if path else None, base_image=settings.AOS_SANDBOX_IMAGE)
 
 
 def driver_from_settings() -> SandboxDriver:

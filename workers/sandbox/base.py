@@ -44,6 +44,9 @@ BOUNDS: Final[Mapping[str, tuple[float, float]]] = {
 }
 
 NO_EGRESS: Final = Egress()
+#: Nobody's user, and the runtimes a profile may name: the kernel's own walls, or gVisor's.
+USER: Final = "10001:10001"
+RUNTIMES: Final = ("runc", "runsc")
 
 _SANDBOX_ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,80}")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
@@ -53,10 +56,25 @@ _OUTPUT_LIMIT: Final = 10 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Mount:
+    """A folder of the host that a profile shows to its sandboxes, to be read."""
+
+    source: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxSpec:
-    """What one sandbox is made of. Closed on purpose: there is no way to ask for a privilege."""
+    """What one sandbox is made of. Closed on purpose: there is no way to ask for a privilege.
+
+    A version asks for limits and for ways out; the rest comes from its profile.
+    """
 
     image: str
+    profile: str = "base"
+    user: str = USER
+    runtime: str = RUNTIMES[0]
+    mounts: tuple[Mount, ...] = ()
     memory_mb: int = 1024
     cpu: float = 1.0
     pids: int = 256
@@ -85,7 +103,7 @@ class SandboxSpec:
 
     @classmethod
     def from_mapping(cls, wanted: Mapping[str, object], *, image: str) -> Self:
-        """Read the ``sandbox`` part of an agent version; an unknown key is an error."""
+        """Read what an agent version asks for; an unknown key is an error."""
         limits = dict(wanted)
         egress = Egress.from_mapping(limits.pop("egress", {"mode": "none"}))
         for name in limits:

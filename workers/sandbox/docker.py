@@ -28,7 +28,14 @@ from docker.errors import APIError, NotFound
 
 from apps.sandboxes.types import EgressMode
 from workers.sandbox import engine
-from workers.sandbox.base import Finding, Keep, SandboxDriver, SandboxSpec, checked_id
+from workers.sandbox.base import (
+    RUNTIMES,
+    Finding,
+    Keep,
+    SandboxDriver,
+    SandboxSpec,
+    checked_id,
+)
 from workers.sandbox.channel import Channel
 from workers.sandbox.egress.doors import Door, Doors
 from workers.sandbox.egress.policy import Denial
@@ -36,6 +43,7 @@ from workers.sandbox.egress.proxy import Traffic
 from workers.sandbox.errors import (
     ImageMissing,
     ImageUnfit,
+    RuntimeMissing,
     SandboxError,
     SandboxExists,
     SandboxLost,
@@ -47,7 +55,6 @@ from workers.sandbox.supervised import OUT_FOLDER, SupervisedSandbox
 
 logger = logging.getLogger(__name__)
 
-USER: Final = "10001:10001"
 WORKSPACE: Final = "/workspace"
 SUPERVISOR: Final = ["python3", "-I", "-S", "/opt/aos/sbx.py"]
 #: The first program of a container: it only waits, or forwards to its way out while it waits.
@@ -86,7 +93,7 @@ def container_config(
 ) -> dict[str, Any]:
     """The body of the engine's create call. Nothing outside this function shapes a container."""
     memory = int(spec.memory_mb) * _MIB
-    owned = f"uid={USER.partition(':')[0]},gid={USER.partition(':')[2]}"
+    user, _, group = spec.user.partition(":")
     hardened = "rw,nosuid,nodev"
     return {
         "Image": image,
@@ -94,7 +101,7 @@ def container_config(
         # is left to do it.
         "Entrypoint": FORWARD if door else WAIT,
         "Cmd": [str(int(spec.lifetime_s))],
-        "User": USER,
+        "User": spec.user,
         "WorkingDir": WORKSPACE,
         "Hostname": "sandbox",
         "Env": [],
@@ -116,11 +123,12 @@ def container_config(
                     "Target": WORKSPACE,
                     "VolumeOptions": {"NoCopy": True},
                 },
-                *_door_mount(door),
+                *([_bind(door, DOOR)] if door else []),
+                *(_bind(mount.source, mount.target) for mount in spec.mounts),
             ],
             "Tmpfs": {
                 "/tmp": f"{hardened},noexec,size={int(spec.tmp_mb)}m,mode=1777",  # noqa: S108 - its own
-                "/run/aos": f"{hardened},noexec,size=1m,mode=0700,{owned}",
+                "/run/aos": f"{hardened},noexec,size=1m,mode=0700,uid={user},gid={group}",
             },
             "Devices": [],
             "Memory": memory,
@@ -136,6 +144,7 @@ def container_config(
             "ShmSize": 64 * _MIB,
             "IpcMode": "private",
             "PidMode": "",
+            "Runtime": spec.runtime,
             "UTSMode": "",
             "CgroupnsMode": "private",
             "LogConfig": {"Type": "none", "Config": {}},
@@ -147,20 +156,16 @@ def container_config(
     }
 
 
-def _door_mount(door: str) -> list[dict[str, Any]]:
-    """The folder with the proxy's socket. Read-only: one may speak to it and not replace it."""
-    if not door:
-        return []
-    options = {"Propagation": "rprivate"}
-    return [
-        {
-            "Type": "bind",
-            "Source": door,
-            "Target": DOOR,
-            "ReadOnly": True,
-            "BindOptions": options,
-        }
-    ]
+def _bind(source: str, target: str) -> dict[str, Any]:
+    """A folder of the host, to be read. A socket in it may be spoken to and not replaced."""
+    return {
+        "Type": "bind",
+        "Source": source,
+        "Target": target,
+        "ReadOnly": True,
+        # What is mounted below the folder stays out: engines before 25 would leave it writable.
+        "BindOptions": {"Propagation": "rprivate", "NonRecursive": True},
+    }
 
 
 def volume_config(spec: SandboxSpec) -> dict[str, str]:
@@ -171,7 +176,7 @@ def volume_config(spec: SandboxSpec) -> dict[str, str]:
     megabytes = int(spec.workspace_mb)
     # A name costs a kilobyte of the sandbox's memory even when the file is empty.
     size = f"size={megabytes}m,nr_inodes={max(1024, megabytes * 512)}"
-    user, _, group = USER.partition(":")
+    user, _, group = spec.user.partition(":")
     return {
         "type": "tmpfs",
         "device": "tmpfs",
@@ -205,12 +210,15 @@ class DockerDriver(SandboxDriver):
         self._connecting = Lock()
         self._connected: docker.APIClient | None = None
         self._cpus = 0
+        self._runtimes: frozenset[str] = frozenset()
 
     # --- what a driver does ---
 
     def start(self, spec: SandboxSpec, *, sandbox_id: str) -> DockerSandbox:
         name = self._name(checked_id(sandbox_id))
         with self._engine() as api:
+            if spec.runtime not in self._runtimes:
+                raise RuntimeMissing(runtime=spec.runtime)
             image = self._image(api, spec.image)
             if self._exists(api, name):
                 raise SandboxExists(sandbox_id=sandbox_id)
@@ -320,7 +328,9 @@ class DockerDriver(SandboxDriver):
             if self._connected is None:
                 client = engine.connect(base_url=self._base_url, timeout_s=self._timeout_s)
                 with engine.said_plainly():
-                    self._cpus = int(client.info().get("NCPU") or 1)
+                    told = client.info()
+                self._cpus = int(told.get("NCPU") or 1)
+                self._runtimes = frozenset(told.get("Runtimes") or RUNTIMES[:1])
                 self._connected = client
             else:
                 engine.probe(self._base_url)
@@ -386,7 +396,7 @@ class DockerDriver(SandboxDriver):
         """Start the container and the supervisor in it, or say that the image has none."""
         try:
             api.start(name)
-            made = api.exec_create(name, SUPERVISOR, stdin=True, user=USER, workdir=WORKSPACE)
+            made = api.exec_create(name, SUPERVISOR, stdin=True, user=spec.user, workdir=WORKSPACE)
             attached = api.exec_start(made["Id"], socket=True)
         except APIError as error:
             told = engine.one_line(error)

@@ -41,6 +41,33 @@ class EgressNotAllowed(SandboxError):
     )
 
 
+class ProfileUnknown(SandboxError):
+    """The version names a profile that the worker's host does not have."""
+
+    code = "sandbox_profile_unknown"
+    title = "Sandbox profile unknown"
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+    template = "This host has no sandbox profile {name!r}. It has: {known}."
+
+
+class ProfilesInvalid(SandboxError):
+    """The operator's file of profiles cannot be used. No run is executed with half of it."""
+
+    code = "sandbox_profiles_invalid"
+    title = "Sandbox profiles invalid"
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    template = "The sandbox profiles in {path} cannot be used: {detail}"
+
+
+class RuntimeMissing(SandboxError):
+    code = "runtime_missing"
+    title = "Container runtime missing"
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    template = (
+        "The engine of this host does not know the runtime {runtime!r} that the profile names."
+    )
+
+
 class SandboxUnavailable(SandboxError):
     """The engine does not answer, or refused for a reason of its own. Nothing was executed."""
 

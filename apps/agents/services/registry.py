@@ -19,7 +19,7 @@ from apps.identity import policy
 from apps.identity.actor import Actor
 from apps.identity.models import User
 from apps.identity.types import Place, Scope
-from apps.sandboxes.types import EGRESS_SCHEMA
+from apps.sandboxes.types import EGRESS_SCHEMA, PROFILE_NAME
 
 _FILES_LIMIT: Final = 1024 * 1024
 # A name below the run's output folder, with at most eight stars; never absolute, never upwards.
@@ -56,6 +56,7 @@ SCRIPT_SPEC: Final[dict[str, Any]] = {
                 "pids": {"type": "integer", "minimum": 16, "maximum": 1024},
                 "workspace_mb": {"type": "integer", "minimum": 8, "maximum": 4096},
                 "egress": EGRESS_SCHEMA,
+                "profile": {"type": "string", "pattern": PROFILE_NAME},
             },
         },
     },

@@ -42,7 +42,7 @@ def test_a_way_out_adds_one_read_only_folder_and_a_forwarder_and_nothing_else():
         "Source": "/data/egress/box",
         "Target": "/run/aos-egress",
         "ReadOnly": True,
-        "BindOptions": {"Propagation": "rprivate"},
+        "BindOptions": {"Propagation": "rprivate", "NonRecursive": True},
     }
     assert opened.pop("Entrypoint") == ["python3", "-I", "-S", "/opt/aos/forward.py"]
     assert closed.pop("Entrypoint") == ["sleep"]
