@@ -55,6 +55,20 @@ def flag(name: str, *, default: bool) -> bool:
     raise ImproperlyConfigured(f"{name}={raw!r} is not a yes or no (use 1 or 0).")
 
 
+_PERIODS = {"s": 1, "m": 60, "h": 3600}
+
+
+def rate(name: str, *, default: str) -> tuple[int, int] | None:
+    """How many in how many seconds, from ``60/s``, ``600/m`` or ``100/h``; ``off`` is no limit."""
+    raw = text(name, default=default).strip().lower()
+    if raw == "off":
+        return None
+    count, _, period = raw.partition("/")
+    if not count.isdecimal() or int(count) < 1 or period not in _PERIODS:
+        raise ImproperlyConfigured(f"{name}={raw!r} is not a rate such as 600/m, or off.")
+    return int(count), _PERIODS[period]
+
+
 def words(name: str, *, default: tuple[str, ...] = ()) -> list[str]:
     """A comma-separated list; empty entries are dropped."""
     raw = os.environ.get(name)

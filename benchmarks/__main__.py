@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from benchmarks import idle, queue, report, sandbox
+from benchmarks import idle, limits, queue, report, sandbox
 
 
 def main() -> None:
     options = report.options(__doc__ or "")
     began = report.machine()
-    sheets = [*queue.sheets(options), *sandbox.sheets(options), *idle.sheets(options)]
+    parts = (queue, sandbox, idle, limits)
+    sheets = [sheet for part in parts for sheet in part.sheets(options)]
     report.publish(sheets, began=began, path=options.json)
 
 

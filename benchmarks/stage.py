@@ -50,6 +50,10 @@ class Stage:
             "AOS_SECRET_KEY": secrets.token_urlsafe(48),
             "AOS_DATA_DIR": str(self.folder / "data"),
             "AOS_SANDBOX_DRIVER": "local",
+            # One program stands for many here.
+            "AOS_LIMIT_SUBMIT": "off",
+            "AOS_LIMIT_SUBMIT_ORGANIZATION": "off",
+            "AOS_LIMIT_ORGANIZATION": "off",
             "AOS_FLOWER_BASIC_AUTH": f"bench:{secrets.token_urlsafe(12)}",
             "AOS_PROCESS_NUMBER": "1",
         }

@@ -64,6 +64,8 @@ MIDDLEWARE = [
     "apps.hub.middleware.FirstStartMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
+    # Before the CSRF check: a flood of forged forms is a flood too.
+    "apps.identity.limiting.LimitMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
@@ -186,6 +188,23 @@ CONTENT_SECURITY_POLICY = {
 AOS_JSON_LIMIT_BYTES = env.integer("AOS_JSON_LIMIT_BYTES", default=1024 * 1024, minimum=1024)
 AOS_FILE_LIMIT_BYTES = env.integer("AOS_FILE_LIMIT_BYTES", default=10 * 1024 * 1024, minimum=1024)
 DATA_UPLOAD_MAX_MEMORY_SIZE = AOS_JSON_LIMIT_BYTES
+
+# How often somebody may ask, by kind of request; ``apps.identity.limiting`` says which is which.
+AOS_LIMITS = {
+    # By address: those who have not said who they are, or said it wrong.
+    "anonymous": env.rate("AOS_LIMIT_ANONYMOUS", default="300/m"),
+    "sign-in": env.rate("AOS_LIMIT_SIGN_IN", default="30/m"),
+    # By person; their browsers and their programs apart.
+    "read": env.rate("AOS_LIMIT_READ", default="1200/m"),
+    "write": env.rate("AOS_LIMIT_WRITE", default="300/m"),
+    "submit": env.rate("AOS_LIMIT_SUBMIT", default="600/m"),
+    "export": env.rate("AOS_LIMIT_EXPORT", default="30/m"),
+    "stream": env.rate("AOS_LIMIT_STREAM", default="120/m"),
+    # By organization: all its people together.
+    "organization": env.rate("AOS_LIMIT_ORGANIZATION", default="12000/m"),
+    "submit-organization": env.rate("AOS_LIMIT_SUBMIT_ORGANIZATION", default="3000/m"),
+}
+AOS_STREAMS_PER_PERSON = env.integer("AOS_STREAMS_PER_PERSON", default=100, minimum=1)
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [

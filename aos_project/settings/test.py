@@ -19,4 +19,7 @@ WHITENOISE_AUTOREFRESH = True
 # A pool would keep sessions of threads that ended, and so the test database from being dropped.
 del DATABASES["default"]["OPTIONS"]["pool"]
 DATABASES["default"]["CONN_MAX_AGE"] = None
+# Room for a suite that asks as fast as it can. Tests of the limits set their own.
+AOS_LIMITS = dict.fromkeys(AOS_LIMITS, (1_000_000, 60))
+AOS_STREAMS_PER_PERSON = 10_000
 AOS_LEADER_TTL = timedelta(seconds=2)

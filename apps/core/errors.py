@@ -77,3 +77,24 @@ class Conflict(AosError):
     title = "Conflict"
     status = HTTPStatus.CONFLICT
     template = "{reason}"
+
+
+class TooManyRequests(AosError):
+    """``limit`` names the kind of request; ``retry_after`` says when one more is let through."""
+
+    code = "too_many_requests"
+    title = "Too many requests"
+    status = HTTPStatus.TOO_MANY_REQUESTS
+    retryable = True
+    template = (
+        "The limit {limit!r} is {count} requests in {seconds} seconds, and they are used up. "
+        "Wait {retry_after} seconds, then go on more slowly."
+    )
+
+
+class TooManyStreams(AosError):
+    code = "too_many_streams"
+    title = "Too many open streams"
+    status = HTTPStatus.TOO_MANY_REQUESTS
+    retryable = True
+    template = "You hold {limit} streams open, which is the limit. Close some, then try again."

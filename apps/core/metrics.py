@@ -30,6 +30,12 @@ SECONDS: Final = Histogram(
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
     registry=REGISTRY,
 )
+LIMITED: Final = Counter(
+    "aos_http_limited",
+    "Requests refused because there were too many, by the limit that refused.",
+    ["limit"],
+    registry=REGISTRY,
+)
 
 
 class MetricsMiddleware:

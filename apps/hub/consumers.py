@@ -12,14 +12,15 @@ from django.core.exceptions import TooManyFieldsSent
 from django.http import QueryDict
 from rest_framework.exceptions import ValidationError
 
-from apps.core import client, tenancy, together
-from apps.core.errors import AosError, Invalid, NotFound
+from apps.core import client, limits, streams, tenancy, together
+from apps.core.errors import AosError, Invalid, NotFound, TooManyRequests, TooManyStreams
 from apps.core.rest.strict import query
+from apps.core.streams import Place
 from apps.events import feed
 from apps.events.feed import Listener
 from apps.hub import watching
 from apps.hub.watching import EventQuery
-from apps.identity import denials
+from apps.identity import denials, limiting
 from apps.identity.actor import Actor
 from apps.identity.errors import TokenInvalid
 from apps.identity.models import User
@@ -32,6 +33,8 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 # Close codes. The 44xx ones say what a status code of the same end says.
 STOPPING: Final = 1012
+# "Try again later": browsers come back by themselves, after a while.
+TOO_OFTEN: Final = 1013
 TOO_MUCH: Final = 1008
 TOO_BIG: Final = 1009
 BAD_PARAMETER: Final = 4400
@@ -80,11 +83,11 @@ async def nowhere(_: Scope, receive: Receive, send: Send) -> None:
 
 async def _serve(scope: Scope, receive: Receive, send: Send) -> None:
     asked = _query(scope)
-    watch = await feed.ask(partial(_let_in, scope, asked["project"]))
+    watch, place = await feed.ask(partial(_let_in, scope, asked["project"]))
     opening = feed.project(
         watch.project_id, organization_id=watch.organization_id, after=asked["after"]
     )
-    async with opening as listener:
+    async with place.around(opening) as listener:
         await together.first_of(_speak(listener, send), _ignore(receive), _keep_asking(watch))
 
 
@@ -124,13 +127,18 @@ def _query(scope: Scope) -> dict[str, Any]:
         raise _Closed(BAD_PARAMETER, told) from error
 
 
-def _let_in(scope: Scope, project: str) -> Watch:
+def _let_in(scope: Scope, project: str) -> tuple[Watch, Place]:
     try:
         session = scope.get("session")
         with denials.recorded():
-            return watching.begin(
-                _actor(scope), project, session_key=session.session_key if session else None
+            by = _actor(scope)
+            limits.take(*limiting.of_person(by.user, limiting.STREAM, program=bool(by.token)))
+            watch = watching.begin(
+                by, project, session_key=session.session_key if session else None
             )
+        return watch, streams.enter(str(by.user.pk))
+    except (TooManyRequests, TooManyStreams) as error:
+        raise _Closed(TOO_OFTEN, f"{error.title}. Try again later.") from error
     except TokenInvalid as error:
         raise _Closed(NOT_SIGNED_IN, "The API token is not accepted.") from error
     except NotFound as error:
@@ -142,15 +150,25 @@ def _let_in(scope: Scope, project: str) -> Watch:
 def _actor(scope: Scope) -> Actor:
     """Programs show a bearer token, browsers their session."""
     if value := bearer(scope):
-        token = tokens.verify(value, address=client.address_of(scope))
+        try:
+            token = tokens.verify(value, address=client.address_of(scope))
+        except TokenInvalid:
+            _count_stranger(scope)
+            raise
         by = Actor(user=token.user, token=token)
     else:
         user = scope.get("user")
         if not isinstance(user, User):
+            _count_stranger(scope)
             raise _Closed(NOT_SIGNED_IN, "Sign in first.")
         by = Actor(user=user)
     tenancy.enter(by.user.organization_id)
     return by
+
+
+def _count_stranger(scope: Scope) -> None:
+    """Who is not known shares the bucket of the address."""
+    limits.take(limits.bucket(limiting.ANONYMOUS, limits.block(client.address_of(scope))))
 
 
 def bearer(scope: Scope) -> str | None:

@@ -41,6 +41,8 @@ print("::aos " + json.dumps({"type": "result", "summary": "Slept."}), flush=True
     "retry": {"base_s": 0.1},
 }
 
+LIMITS = [f"AOS_LIMIT_{name.upper().replace('-', '_')}" for name in settings.AOS_LIMITS]
+
 
 def database_url() -> str:
     """The test database as a URL for other processes."""
@@ -77,6 +79,9 @@ class Platform:
             "AOS_DISPATCH_DEADLINE_SECONDS": "4",
             "AOS_WORKER_SLOTS": "2",
             "AOS_DRAIN_SECONDS": "1",
+            # Room for tests that ask as fast as they can. Those of the limits set their own.
+            **dict.fromkeys(LIMITS, "1000000/m"),
+            "AOS_STREAMS_PER_PERSON": "10000",
         } | self.overrides
 
     def engine(self) -> subprocess.Popen[bytes]:
@@ -90,12 +95,12 @@ class Platform:
              "-E", "--without-gossip", "--without-mingle", "-n", f"{name}@test"],
         )  # fmt: skip
 
-    def web(self) -> str:
+    def web(self, name: str = "web") -> str:
         """Start the web process and return its address once it is ready."""
         port = ports.pick()
         self.overrides["AOS_PUBLIC_URL"] = f"http://127.0.0.1:{port}"
         self._spawn(
-            "web",
+            name,
             [sys.executable, "-m", "uvicorn", "aos_project.asgi:application", "--port", str(port),
              "--lifespan", "on", "--ws", "websockets-sansio"],
         )  # fmt: skip

@@ -39,6 +39,16 @@ def problem(
     }
 
 
+def problem_of(error: AosError) -> dict[str, Any]:
+    return problem(
+        code=error.code,
+        title=error.title,
+        detail=str(error),
+        status=error.status,
+        params=error.params,
+    )
+
+
 def handle(error: Exception, _context: dict[str, Any]) -> Response | None:
     """DRF's exception hook. What is not answered here is a bug and stays a 500."""
     if isinstance(error, exceptions.ValidationError):
@@ -47,15 +57,10 @@ def handle(error: Exception, _context: dict[str, Any]) -> Response | None:
         # The last net for text PostgreSQL cannot hold; parsers refuse NUL before it comes here.
         error = Invalid([{"field": "body", "rule": "contains a value that cannot be stored"}])
     if isinstance(error, AosError):
-        return _answer(
-            problem(
-                code=error.code,
-                title=error.title,
-                detail=str(error),
-                status=error.status,
-                params=error.params,
-            )
-        )
+        response = _answer(problem_of(error))
+        if wait := error.params.get("retry_after"):
+            response["Retry-After"] = str(wait)
+        return response
     if isinstance(error, Http404):
         error = exceptions.NotFound()
     if isinstance(error, PermissionDenied):

@@ -9,9 +9,11 @@ from typing import Any
 from django.core.handlers.asgi import ASGIRequest
 from django.db import connections
 from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import render
 from django.views import defaults
 
-from apps.core.rest.exceptions import problem
+from apps.core.errors import AosError
+from apps.core.rest.exceptions import problem, problem_of
 from apps.core.rest.problems import MEDIA_TYPE
 
 
@@ -39,6 +41,17 @@ def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
         "not_found",
         f"There is nothing at {request.path}. The API is described at /api/docs.",
     )
+
+
+def too_many_requests(request: HttpRequest, error: AosError) -> HttpResponse:
+    wait = str(error.params["retry_after"])
+    answer: HttpResponse
+    if is_api(request):
+        answer = JsonResponse(problem_of(error), status=error.status, content_type=MEDIA_TYPE)
+    else:
+        answer = render(request, "429.html", {"wait": wait}, status=error.status)
+    answer.headers["Retry-After"] = wait
+    return answer
 
 
 def server_error(request: HttpRequest) -> HttpResponse:

@@ -52,12 +52,19 @@ _EXAMPLES: dict[int, dict[str, Any]] = {
         "detail": "priority: must be urgent, normal or bulk",
         "params": {"errors": [{"field": "priority", "rule": "must be urgent, normal or bulk"}]},
     },
+    429: {
+        "code": "too_many_requests",
+        "detail": "The limit 'read' is 1200 requests in 60 seconds, and they are used up. "
+        "Wait 3 seconds, then go on more slowly.",
+        "params": {"limit": "read", "count": 1200, "seconds": 60, "retry_after": 3},
+    },
 }
 
 
 def problems(*statuses: int) -> dict[tuple[int, str], OpenApiResponse]:
-    """The error answers of an operation; being signed in and allowed is asked of every one."""
-    return {(status, MEDIA_TYPE): _response(status) for status in sorted({401, 403, *statuses})}
+    """The error answers of an operation; each asks for a sign-in, leave and patience."""
+    always = {401, 403, 429}
+    return {(status, MEDIA_TYPE): _response(status) for status in sorted(always | {*statuses})}
 
 
 def _response(status: int) -> OpenApiResponse:

@@ -11,6 +11,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from apps.core import streams
 from apps.core.rest import sse
 from apps.core.rest.problems import problems
 from apps.core.rest.strict import query
@@ -82,7 +83,11 @@ def _stream(request: Request) -> StreamingHttpResponse:
     watched = watching.begin(
         actor(request), asked["project"], session_key=request.session.session_key
     )
+    place = streams.enter(str(watched.user_id))
+    following = feed.project(
+        watched.project_id, organization_id=watched.organization_id, after=after
+    )
     return sse.response(
-        feed.project(watched.project_id, organization_id=watched.organization_id, after=after),
+        place.around(following),
         allowed=partial(feed.ask, watched.holds),
     )

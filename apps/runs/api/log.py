@@ -11,6 +11,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from apps.core import streams
 from apps.core.rest import sse
 from apps.core.rest.problems import problems
 from apps.core.rest.strict import query
@@ -70,8 +71,12 @@ def _stream(request: Request, run: Run, *, after: int) -> StreamingHttpResponse:
         **run.place,
         session_key=request.session.session_key,
     )
-    log = RunLog(run.pk, run.public_id, run.organization_id)
+    following = feed.follow(
+        RunLog(run.pk, run.public_id, run.organization_id),
+        after=after,
+    )
+    place = streams.enter(str(watched.user_id))
     return sse.response(
-        feed.follow(log, after=after),
+        place.around(following),
         allowed=partial(feed.ask, watched.holds),
     )

@@ -78,8 +78,13 @@ document.addEventListener("change", (event) => {
 
 addEventListener("aos:say", (event) => say(event.detail.text, event.detail));
 document.addEventListener("htmx:response:error", (event) => {
-  const status = event.detail.ctx.response.status;
+  const { status, headers } = event.detail.ctx.response;
   if (status === 422) return; // The answer is the form with its errors; it is shown in place.
+  if (status === 429) {
+    const seconds = headers.get("Retry-After") ?? "a few";
+    say(`That was too often. Wait ${seconds} seconds and try again.`, { tone: "warn" });
+    return;
+  }
   say(REFUSALS[status] ?? `The server answered ${status}. Try again.`, { tone: "bad" });
 });
 document.addEventListener("htmx:error", (event) => {
