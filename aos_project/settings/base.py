@@ -286,8 +286,14 @@ AOS_FLOWER_URL = env.text("AOS_FLOWER_URL", default="http://127.0.0.1:5555")
 AOS_FLOWER_BASIC_AUTH = env.secret("AOS_FLOWER_BASIC_AUTH", default="")
 
 # --- Audit ----------------------------------------------------------------------------------------
-# Where signed checkpoints of the audit chains and their key lie; best on another volume or host.
+# Where the key that signs checkpoints of the audit chains lies, and the sink ``file:``; best on
+# another volume or host.
 AOS_AUDIT_FOLDER = Path(env.text("AOS_AUDIT_FOLDER", default=str(AOS_DATA_DIR / "audit")))
+# Places outside the database that get every checkpoint: file:, https://host/path, s3://bucket/prefix.
+AOS_AUDIT_SINKS = env.words("AOS_AUDIT_SINKS", default=("file:",))
+AOS_AUDIT_WEBHOOK_SECRET = env.secret("AOS_AUDIT_WEBHOOK_SECRET", default="")
+AOS_AUDIT_S3_ACCESS_KEY = env.secret("AOS_AUDIT_S3_ACCESS_KEY", default="")
+AOS_AUDIT_S3_SECRET_KEY = env.secret("AOS_AUDIT_S3_SECRET_KEY", default="")
 
 # --- What is said ---------------------------------------------------------------------------------
 OTLP_ENDPOINT = env.text("OTEL_EXPORTER_OTLP_ENDPOINT", default="")

@@ -3,6 +3,8 @@ a record must outlive what it describes."""
 
 from __future__ import annotations
 
+import json
+from typing import Any
 from uuid import UUID
 
 from django.db import models
@@ -104,6 +106,9 @@ class AuditEntry(models.Model):
     actor_id = models.UUIDField(null=True)
     actor_name = models.CharField(max_length=150)
     token_id = models.UUIDField(null=True)
+    # Set when a run acted for the person: which agent, and which run of it.
+    agent_id = models.UUIDField(null=True)
+    run_id = models.UUIDField(null=True)
     action = models.CharField(max_length=64)
     resource_type = models.CharField(max_length=64)
     resource_id = models.CharField(max_length=64)
@@ -143,12 +148,13 @@ class AuditInbox(models.Model):
 class AuditSeal(models.Model):
     """An audit entry's place in its organization's chain, and the hash that covers all before it.
 
-    The entry is named by value: a seal whose entry is gone is evidence, and must be storable.
+    The entry is named by value: a seal whose entry is gone is evidence, and must be storable. It has no
+    other column: what is not hashed could be changed unseen.
     """
 
+    entry_id = models.BigIntegerField(primary_key=True)
     organization_id = models.UUIDField()
     seq = models.BigIntegerField()
-    entry_id = models.BigIntegerField(unique=True)
     hash = models.BinaryField(max_length=32)
 
     class Meta:
@@ -163,11 +169,28 @@ class AuditSeal(models.Model):
 
 
 class AuditCheckpoint(models.Model):
-    """The database's copy of a signed checkpoint; the one that counts lies outside."""
+    """A signed checkpoint, word for word. The copies that count lie outside the database."""
 
-    number = models.BigIntegerField(unique=True)
-    body = models.JSONField()
-    signature = models.CharField(max_length=128)
+    number = models.BigIntegerField(primary_key=True)
+    line = models.TextField()
 
     def __str__(self) -> str:
         return f"checkpoint {self.number}"
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """What was signed. Believe ``checkpoints.examine``, not this."""
+        body: dict[str, Any] = json.loads(self.line)["body"]
+        return body
+
+
+class AuditSink(models.Model):
+    """How far a place outside the database is with the checkpoints."""
+
+    name = models.CharField(primary_key=True, max_length=300)
+    delivered = models.BigIntegerField(default=0)
+    away_since = models.DateTimeField(null=True)
+    why = models.CharField(max_length=300, blank=True)
+
+    def __str__(self) -> str:
+        return f"{self.name} at {self.delivered}"

@@ -44,6 +44,9 @@ class ActorRef:
     name: str
     organization_id: UUID
     token_id: UUID | None = None
+    # The run that acts for this person, and its agent.
+    agent_id: UUID | None = None
+    run_id: UUID | None = None
 
 
 # Acts of the platform itself are named for the part that acted, within the organization concerned.

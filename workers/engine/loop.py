@@ -25,6 +25,7 @@ from apps.events.models import AuditInbox, OutboxEntry
 from apps.events.services import chain, checkpoints, relay
 from apps.runs.services import dispatch, firing, fleet, leadership, recovery
 from apps.runs.services.leadership import Seat, SeatLost
+from workers.engine.courier import Courier
 from workers.engine.publish import BrokerAway, Publisher
 
 logger = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ class Engine:
         # The suffix tells two engines apart that the same pid and host name could not.
         self._name = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:6]}"
         self._publisher = Publisher(app)
+        self._courier = Courier()
         self._stopping = threading.Event()
         self._rung = threading.Event()
         self._seat: Seat | None = None
@@ -109,6 +111,7 @@ class Engine:
             self._healthy_since = now
             logger.info("engine leads", extra={"engine": self._name, "epoch": seat.epoch})
         self._seat = seat
+        self._courier.work(leading=seat is not None)
 
     def _prepare_connection(self) -> None:
         """Bound what a stalled leader can hold: its open transaction must not block a successor."""
@@ -170,13 +173,14 @@ class Engine:
         try:
             with transaction.atomic():
                 leadership.require(seat)
-                checkpoints.write()
+                checkpoints.sign()
         except OSError as error:
-            # A full or read-only folder must not stop the runs; it is tried again in a minute.
-            logger.error("audit checkpoint not written", extra={"error": str(error)})  # noqa: TRY400
+            # A key that cannot be read must not stop the runs; it is tried again in a minute.
+            logger.error("audit checkpoint not signed", extra={"error": str(error)})  # noqa: TRY400
             self._unsigned = 1
         else:
             self._unsigned = 0
+            self._courier.ring()
 
     def _sweep(self, seat: Seat) -> int:
         now = time.monotonic()
@@ -196,17 +200,20 @@ class Engine:
         if self._seat is not None:
             logger.warning("engine stands by again", extra={"engine": self._name, "why": why})
         self._seat = None
+        self._courier.work(leading=False)
 
     def _database_is_away(self, error: DatabaseError) -> None:
         if self._healthy_since:
             logger.warning("engine lost the database, tries again", extra={"error": str(error)})
         self._healthy_since = 0.0
         self._seat = None
+        self._courier.work(leading=False)
         connection.close()
         self._stopping.wait(STAND_BY_S)
 
     def _leave(self) -> None:
         self._publisher.close()
+        self._courier.stop()
         if self._seat is not None:
             try:
                 leadership.leave(self._seat)

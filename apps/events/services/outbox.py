@@ -60,6 +60,8 @@ def audit(
         actor_id=by.id,
         actor_name=by.name,
         token_id=by.token_id,
+        agent_id=by.agent_id,
+        run_id=by.run_id,
         action=action,
         resource_type=resource_type,
         resource_id=str(resource_id),

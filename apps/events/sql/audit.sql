@@ -1,5 +1,11 @@
 -- The audit chain: entries get their place and their hash after the act, by one sealer.
 
+-- name: form
+-- What an entry's hash covers: every column of it, as stored. Columns that are null are left out, so
+-- that a column added later leaves older hashes right. No setting of a session changes this text.
+(jsonb_strip_nulls(to_jsonb(entry) - '{at,detail}'::text[])
+    || jsonb_build_object('at', extract(epoch FROM entry.at), 'detail', entry.detail))::text
+
 -- name: take
 -- The oldest entries that wait, with all that their hash covers. An entry that commits late gets a
 -- later place than its id suggests; the chain says in which order entries became visible.
@@ -9,7 +15,8 @@ WITH batch AS MATERIALIZED (
     DELETE FROM events_auditinbox AS inbox USING batch WHERE inbox.entry_id = batch.entry_id
     RETURNING inbox.entry_id
 )
-SELECT entry.* FROM taken JOIN events_auditentry AS entry ON entry.id = taken.entry_id
+SELECT entry.id, entry.organization_id, :form: AS words
+  FROM taken JOIN events_auditentry AS entry ON entry.id = taken.entry_id
  ORDER BY entry.id;
 
 -- name: heads
@@ -24,14 +31,14 @@ SELECT DISTINCT ON (organization_id) organization_id, seq, hash
  ORDER BY organization_id, seq DESC;
 
 -- name: chain
--- One page of an organization's chain with its entries; an entry that is gone leaves its id null.
-SELECT seal.seq, seal.hash AS sealed_hash, seal.entry_id AS sealed_entry, entry.*
+-- An organization's chain with its entries; an entry that is gone leaves its words null.
+SELECT seal.seq, seal.hash, seal.entry_id,
+       CASE WHEN entry.id IS NOT NULL THEN :form: END AS words
   FROM events_auditseal AS seal
   LEFT JOIN events_auditentry AS entry
        ON entry.id = seal.entry_id AND entry.organization_id = seal.organization_id
- WHERE seal.organization_id = %(organization_id)s AND seal.seq > %(after)s
- ORDER BY seal.seq
- LIMIT %(limit)s;
+ WHERE seal.organization_id = %(organization_id)s
+ ORDER BY seal.seq;
 
 -- name: strays
 -- Entries that are neither sealed nor waiting: a seal was removed, or a trigger was switched off.
@@ -42,3 +49,6 @@ SELECT entry.id
    AND NOT EXISTS (SELECT FROM events_auditinbox AS inbox WHERE inbox.entry_id = entry.id)
  ORDER BY entry.id
  LIMIT 1;
+
+-- name: entry
+SELECT id FROM events_auditentry WHERE id = %(id)s;

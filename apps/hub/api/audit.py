@@ -27,6 +27,7 @@ _LOOKUPS = {
     "action": "action",
     "resource_type": "resource_type",
     "resource_id": "resource_id",
+    "run": "run_id",
     "trace_id": "trace_id",
     "created_after": "at__gte",
     "created_before": "at__lt",
@@ -38,6 +39,7 @@ class AuditFilterSerializer(serializers.Serializer[None]):
     action = serializers.CharField(required=False, help_text="Such as run.submit.")
     resource_type = serializers.CharField(required=False)
     resource_id = serializers.CharField(required=False)
+    run = serializers.UUIDField(required=False, help_text="What this run did.")
     trace_id = serializers.CharField(required=False)
     created_after = serializers.DateTimeField(required=False)
     created_before = serializers.DateTimeField(required=False)
@@ -54,14 +56,24 @@ class AuditEntrySerializer(serializers.ModelSerializer[AuditEntry]):
         read_only_fields = export.COLUMNS
 
 
+class AuditPlaceSerializer(serializers.Serializer[None]):
+    kind = serializers.CharField(help_text="database, file, https or s3.")
+    checkpoints = serializers.IntegerField()
+    fault = serializers.CharField(help_text="Empty when its checkpoints are intact.")
+    unread = serializers.CharField(help_text="Why it was not compared; empty when it was.")
+
+
 class AuditVerificationSerializer(serializers.Serializer[None]):
     intact = serializers.BooleanField()
     checked = serializers.IntegerField(help_text="Entries whose hash was recomputed.")
+    waiting = serializers.IntegerField(help_text="Entries that the next seal will cover.")
     seq = serializers.IntegerField(allow_null=True, help_text="The first broken place.")
     entry = serializers.IntegerField(allow_null=True, help_text="The entry at that place.")
     why = serializers.CharField(help_text="Empty when the chain is intact.")
+    advice = serializers.CharField(help_text="What to do; empty when the chain is intact.")
     checkpoints = serializers.IntegerField(help_text="Signed checkpoints that were checked.")
     checkpoint_fault = serializers.CharField(help_text="Empty when the checkpoints are intact.")
+    places = AuditPlaceSerializer(many=True, help_text="Where checkpoints are kept.")
 
 
 def _entries(request: Request, form: type[serializers.Serializer[Any]]) -> AuditEntryQuerySet:
@@ -123,22 +135,34 @@ class AuditVerification(APIView):
         operation_id="audit_verify",
         summary="Verify the audit log",
         description="Recomputes every hash of the organization's chain and compares it with the "
-        "signed checkpoints. Takes a few seconds for a hundred thousand entries.",
+        "signed checkpoints, in the database and on this host; `manage.py audit_verify` also asks "
+        "the places on other hosts. Takes a few seconds for a hundred thousand entries.",
         tags=["Audit"],
         responses={200: AuditVerificationSerializer, **problems()},
     )
     def get(self, request: Request) -> Response:
         policy.require(actor(request), "audit.read")
-        report = proof.verify(actor(request).user.organization_id)
+        report = proof.verify(actor(request).user.organization_id, far=False)
         (verdict,) = report.verdicts
         return Response(
             {
                 "intact": report.is_intact,
                 "checked": verdict.checked,
+                "waiting": report.waiting,
                 "seq": verdict.seq,
                 "entry": verdict.entry_id,
                 "why": verdict.why,
+                "advice": verdict.advice,
                 "checkpoints": report.checkpoints,
-                "checkpoint_fault": report.checkpoint_fault,
+                "checkpoint_fault": report.shown_fault,
+                "places": [
+                    {
+                        "kind": each.kind,
+                        "checkpoints": each.checkpoints,
+                        "fault": each.fault,
+                        "unread": each.unread,
+                    }
+                    for each in report.places
+                ],
             }
         )

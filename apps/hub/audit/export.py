@@ -24,6 +24,8 @@ COLUMNS: Final = (
     "actor_id",
     "actor_name",
     "token_id",
+    "agent_id",
+    "run_id",
     "action",
     "resource_type",
     "resource_id",

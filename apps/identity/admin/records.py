@@ -58,7 +58,7 @@ class AuditEntryAdmin(Window):
     section = "Records"
     icon = "verified_user"
     organization_path = "organization_id"
-    id_columns = ("actor_id", "token_id", "trace_id", "resource_id")
+    id_columns = ("actor_id", "agent_id", "run_id", "token_id", "trace_id", "resource_id")
     list_display = ["at", "actor_name", "action", "resource_type", "resource", "trace_id"]
     list_filter = ["actor_kind"]
     search_fields = ["=actor_name", "action__startswith", "=resource_type", "=resource_id"]

@@ -18,6 +18,7 @@ from rest_framework.views import APIView
 
 from apps.core import health, metrics, tenancy
 from apps.core.rest.negotiation import AnyAccept
+from apps.events.services import delivery
 from apps.runs.services import figures
 
 logger = logging.getLogger(__name__)
@@ -37,7 +38,18 @@ def workers() -> health.Finding:
     return health.Finding(ok=alive > 0, detail=detail, needed=False)
 
 
-_CHECKS: Final = {**health.GROUND, "leader": leader, "workers": workers}
+def audit() -> health.Finding:
+    """Checkpoints wait in the database while a place for them is away, so runs go on."""
+    away = [each for each in delivery.standings() if each.away_since]
+    if not away:
+        return health.Finding(ok=True, detail="checkpoints are brought outside", needed=False)
+    waiting = max(each.waiting for each in away)
+    # Strangers may read this: which place it is stands in the log and in the admin.
+    detail = f"{len(away)} places for checkpoints are away, {waiting} checkpoints wait"
+    return health.Finding(ok=False, detail=detail, needed=False)
+
+
+_CHECKS: Final = {**health.GROUND, "leader": leader, "workers": workers, "audit": audit}
 
 
 @require_safe
@@ -84,6 +96,23 @@ class _Motion(Collector):
         }
         for name, (help_text, value) in gauges.items():
             yield GaugeMetricFamily(name, help_text, value=value)
+        yield from _checkpoints()
+
+
+def _checkpoints() -> Iterator[Metric]:
+    waiting = GaugeMetricFamily(
+        "aos_audit_checkpoints_waiting",
+        "Audit checkpoints that a place outside the database has not taken yet.",
+        labels=["sink"],
+    )
+    away = GaugeMetricFamily(
+        "aos_audit_sink_away", "1 while a place for checkpoints does not take any.", labels=["sink"]
+    )
+    for each in delivery.standings():
+        waiting.add_metric([each.name], each.waiting)
+        away.add_metric([each.name], int(each.away_since is not None))
+    yield waiting
+    yield away
 
 
 _MOTION: Final = CollectorRegistry()

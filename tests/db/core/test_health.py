@@ -40,7 +40,7 @@ def test_ready_means_database_migrations_redis_and_a_leader(leader):
     assert status == 200
     assert body["ready"] is True
     assert body["degraded"] is False
-    assert set(body["checks"]) == {"database", "migrations", "redis", "leader", "workers"}
+    assert set(body["checks"]) == {"database", "migrations", "redis", "leader", "workers", "audit"}
     assert all(check["ok"] for check in body["checks"].values())
 
 

@@ -49,6 +49,7 @@ SHARED = {
     "auth_group_permissions": "Django's own, not asked by us",
     "events_auditinbox": "numbers of entries that wait for their seal",
     "events_auditcheckpoint": "signatures over all chains",
+    "events_auditsink": "how far places outside are with those",
     "identity_withdrawal": "ids of people the engine looks at; web requests may not read it at all",
     "identity_installation": "says that somebody owns the place; web requests may not read it at all",
     "runs_worker": "machines serve every organization",

@@ -249,7 +249,7 @@ def test_every_word_of_a_sentence_is_missing_without_harm(cast):
 def test_the_chain_is_told_with_what_waits_and_the_checkpoint(cast, page):
     _act(cast.olivia)
     chain.seal()
-    checkpoints.write()
+    checkpoints.sign()
     _act(cast.olivia)
 
     state = page.get("/audit").context["chain"]
