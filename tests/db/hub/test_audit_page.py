@@ -271,7 +271,7 @@ def test_the_verification_names_the_first_broken_entry(cast, page):
         after = page.get("/audit/verify", **headers).content.decode()
         assert "The log was tampered with." in after
         assert reverse("audit_entry", args=[wrong.pk]) in after
-        assert "the entry does not match its hash" in after
+        assert "is not what was sealed at place" in after
     assert "Nothing was changed." in before
 
 
