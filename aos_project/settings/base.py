@@ -237,6 +237,8 @@ SPECTACULAR_SETTINGS = {
         "SeverityEnum": "apps.events.types.Severity",
         "EventTypeEnum": "apps.events.types.EventType",
         "RoleEnum": "apps.identity.types.Role",
+        "ScopeEnum": "apps.identity.types.Scope",
+        "UserKindEnum": "apps.identity.types.UserKind",
     },
     "VERSION": VERSION,
     "OAS_VERSION": "3.1.0",

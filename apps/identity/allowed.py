@@ -19,9 +19,11 @@ def normal(networks: Iterable[str]) -> list[str]:
     try:
         found = {str(ip_network(network.strip())) for network in networks}
     except ValueError as error:
-        raise Invalid([{"field": "networks", "rule": f"{error}; use CIDR, 10.0.0.0/8"}]) from error
+        raise Invalid(
+            [{"field": "allowed_networks", "rule": f"{error}; use CIDR, 10.0.0.0/8"}]
+        ) from error
     if len(found) > MOST:
-        raise Invalid([{"field": "networks", "rule": f"must be at most {MOST}"}])
+        raise Invalid([{"field": "allowed_networks", "rule": f"must be at most {MOST}"}])
     return sorted(found)
 
 

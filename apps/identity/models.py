@@ -62,6 +62,11 @@ class UserQuerySet(models.QuerySet["User"]):
     def service_accounts(self) -> Self:
         return self.filter(kind=UserKind.SERVICE)
 
+    def with_second_factor(self) -> Self:
+        """With ``has_second_factor`` on each."""
+        on = SecondFactor.objects.filter(user=OuterRef("pk"), confirmed_at__isnull=False)
+        return self.annotate(has_second_factor=Exists(on))
+
 
 class _UserManager(UserManager["User"]):
     def get_queryset(self) -> UserQuerySet:

@@ -53,7 +53,8 @@ def decided() -> dict[str, tuple[str, str]]:
 def test_every_operation_is_told_with_its_role_and_scope():
     told = {cells[0]: (cells[1], cells[2]) for cells in section(API, "Operations")}
 
-    assert told.pop("GET /api/me") == ("anybody signed in", "any")
+    for path in ("/api/me", "/api/rbac/roles", "/api/rbac/check"):
+        assert told.pop(f"GET {path}") == ("anybody signed in", "any")
     assert told == decided()
 
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from datetime import timedelta
 from http import HTTPStatus
 from typing import Any
 
@@ -16,6 +15,7 @@ from apps.core.errors import Invalid
 from apps.core.rest.problems import problems
 from apps.core.rest.references import find
 from apps.identity.actor import Actor
+from apps.identity.api.people import issued
 from apps.identity.api.serializers import (
     IssuedTokenSerializer,
     MeSerializer,
@@ -94,6 +94,7 @@ def _grant(by: Actor, binding: Binding) -> dict[str, Any]:
             action
             for action, rule in MATRIX.items()
             if Role(binding.role) in at_least(rule.role)
+            and (rule.anywhere or binding.scope in rule.over)
             and (by.token is None or rule.scope in by.token.scopes)
         ],
     }
@@ -139,15 +140,7 @@ class TokenCollection(ListAPIView[ApiToken]):
         by = actor(request)
         wanted = TokenRequestSerializer().read(request)
         _require_own_scopes(by, wanted["scopes"])
-        token, value = tokens.issue(
-            by=by,
-            name=wanted["name"],
-            scopes=wanted["scopes"],
-            lifetime=timedelta(days=wanted["lifetime_days"]),
-        )
-        body = {**TokenSerializer(token).data, "value": value}
-        # A value that is shown once must not stay in anybody's cache.
-        return Response(body, status=HTTPStatus.CREATED, headers={"Cache-Control": "no-store"})
+        return issued(request, wanted)
 
 
 def _require_own_scopes(by: Actor, scopes: list[str]) -> None:

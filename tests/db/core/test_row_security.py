@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import threading
+from collections import defaultdict
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -361,7 +362,8 @@ def answers(person, run):
         if "stream" in path:
             continue
         schedule = run.project.schedules.get()
-        address = path.format(run=run.public_id, schedule=schedule.pk)
+        ids = defaultdict(uuid4, run=run.public_id, schedule=schedule.pk)
+        address = path.format_map(ids)
         response = send(api(person), "get", address, None)
         body = getattr(response, "content", b"") if not response.streaming else b""
         yield path, response, body

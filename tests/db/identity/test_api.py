@@ -26,7 +26,7 @@ def test_everybody_may_know_themselves(cast):
     assert body["organization"]["slug"] == cast.organization.slug
     (grant,) = body["permissions"]
     assert (grant["scope"], grant["role"]) == ("organization", "viewer")
-    assert grant["actions"] == ["run.read"]
+    assert grant["actions"] == ["run.read", "schedule.read"]
     assert body["token"]["scopes"] == ["run:read"]
 
 

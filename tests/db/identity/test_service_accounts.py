@@ -132,7 +132,7 @@ def test_what_is_no_network_is_refused(owner, network):
     with pytest.raises(Invalid) as refused:
         tokens.issue(by=owner, name="t", scopes=["run:read"], networks=[network])
 
-    assert refused.value.errors[0]["field"] == "networks"
+    assert refused.value.errors[0]["field"] == "allowed_networks"
 
 
 def test_networks_are_kept_in_one_form():
