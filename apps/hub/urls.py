@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from apps.hub import account, schedules, start, views
+from apps.hub import account, queue, schedules, start, views
 from apps.hub.audit import pages as audit
 
 urlpatterns = [
@@ -38,6 +38,8 @@ urlpatterns = [
     path("runs/<uuid:public_id>/files/<path:name>", views.run_file, name="run_file"),
     path("runs/<uuid:public_id>/cancel", views.run_cancel, name="run_cancel"),
     path("runs/<uuid:public_id>/rerun", views.run_rerun, name="run_rerun"),
+    path("queue", queue.queue, name="queue"),
+    path("queue/hold", queue.queue_hold, name="queue_hold"),
     path("schedules", schedules.schedule_list, name="schedules"),
     path("schedules/new", schedules.schedule_new, name="schedule_new"),
     path("schedules/preview", schedules.schedule_preview, name="schedule_preview"),

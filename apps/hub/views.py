@@ -31,7 +31,7 @@ from apps.identity.models import User
 from apps.projects.models import Project, WorkspaceFile
 from apps.projects.services import files as project_files
 from apps.runs.models import Artifact, Run
-from apps.runs.services import control, submission
+from apps.runs.services import control, queues, submission
 from apps.runs.types import RunState, TaskSpec
 
 _STREAM_PAGE: Final = 60
@@ -421,6 +421,7 @@ def _story(user: User, run: Run) -> dict[str, Any]:
         "timeline": timeline.tell(run, attempts=attempts, events=events),
         "progress": timeline.progress(run, attempts=attempts, events=events),
         "progress_tone": tones.get(RunState(run.state), ""),
+        "waiting": queues.why_waiting(run),
         "plan": [] if run.is_over else log.plan(run),
         "worker": lease.worker.name if lease and lease.worker else "",
         "failure": advice.explain(run.error),
@@ -546,6 +547,7 @@ def _pages(around: frame.Frame) -> list[dict[str, str]]:
     if around.may_admin:
         pages.append(_entry("shield-check", "Django admin", "/admin/"))
     if around.may_watch:
+        pages.append(_entry("activity", "Queue", reverse("queue")))
         pages.append(_entry("stack-2", "Flower", "/flower/"))
     return pages
 

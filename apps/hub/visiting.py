@@ -14,7 +14,7 @@ from django.urls import reverse
 from django_htmx.http import HttpResponseClientRedirect
 from django_htmx.middleware import HtmxDetails
 
-from apps.core.errors import NotAllowed
+from apps.core.errors import NotAllowed, NotFound
 from apps.identity import policy
 from apps.identity.models import User
 from apps.identity.rest import page_actor
@@ -32,14 +32,22 @@ View = Callable[Concatenate[HubRequest, P], HttpResponseBase]
 
 
 def signed_in(view: View[P]) -> View[P]:
-    """Like ``login_required``, but a fragment must not be answered with the sign-in page in it."""
+    """Like ``login_required``, but a fragment must not be answered with the sign-in page in it.
+
+    What a service refuses or does not find, and the view does not deal with, is a 403 or 404 page.
+    """
     with_login = login_required(view)
 
     @wraps(view)
     def wrapped(request: HubRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
         if request.htmx and not request.user.is_authenticated:
             return leading_to(request, "login")
-        answer: HttpResponseBase = with_login(request, *args, **kwargs)
+        try:
+            answer: HttpResponseBase = with_login(request, *args, **kwargs)
+        except NotAllowed as error:
+            raise PermissionDenied(str(error)) from error
+        except NotFound as error:
+            raise Http404(str(error)) from error
         return answer
 
     # Kept by every decorator around it: tests ask whether a page has it.
@@ -53,10 +61,7 @@ def may(action: str) -> Callable[[View[P]], View[P]]:
     def guard(view: View[P]) -> View[P]:
         @wraps(view)
         def wrapped(request: HubRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
-            try:
-                policy.require(page_actor(request), action)
-            except NotAllowed as error:
-                raise PermissionDenied(str(error)) from error
+            policy.require(page_actor(request), action)
             return view(request, *args, **kwargs)
 
         return wrapped

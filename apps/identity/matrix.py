@@ -143,7 +143,10 @@ MATRIX: Final = {
         step_up=True,
     ),
     "queue.watch": Rule(
-        summary="Look at workers and queues in Flower", role=Role.OPERATOR, scope="queue:read"
+        summary="Look at queues, workers and Flower", role=Role.OPERATOR, scope="queue:read"
+    ),
+    "queue.manage": Rule(
+        summary="Pause and resume queues", role=Role.ADMIN, scope="queue:write", audited=True
     ),
     "metrics.read": Rule(
         summary="Read the platform's metrics", role=Role.OPERATOR, scope="metrics:read"

@@ -112,4 +112,4 @@ def test_every_action_of_the_matrix_is_asked_for_somewhere():
         for name in ("add_action", "change_action", "delete_action")
     }
 
-    assert set(MATRIX) - asked - windows == {"admin.view", "queue.watch"}
+    assert set(MATRIX) - asked - windows == {"admin.view"}

@@ -25,6 +25,7 @@ PAGES = (
     "schedules",
     "schedule",
     "new_schedule",
+    "queue",
     "missing",
 )
 FIRST_LOAD_LIMIT = 40 * 1024
@@ -102,6 +103,7 @@ def places(project):
         "schedules": "/schedules",
         "schedule": f"/schedules/{schedule.pk}",
         "new_schedule": f"/schedules/new?agent={agent.slug}",
+        "queue": "/queue",
         "missing": "/no-such-page",
     }
 

@@ -39,6 +39,8 @@ SENTENCES: Final[Mapping[str, tuple[str, ...]]] = {
     "organization.found": ("founded the organization, with {owner} as its owner",),
     "project.change": ("changed the project {resource}",),
     "project.create": ("made the project {name}", "made the project {resource}"),
+    "queue.pause": ("paused the queue {resource}",),
+    "queue.resume": ("resumed the queue {resource}",),
     "run.cancel": ("asked to cancel the run {resource}",),
     "run.rerun": ("ran {agent} again in {project}",),
     "run.submit": ("submitted a run of {agent} in {project}",),

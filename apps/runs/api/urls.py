@@ -3,6 +3,7 @@ from __future__ import annotations
 from django.urls import path
 
 from apps.runs.api.log import RunLogPages
+from apps.runs.api.queues import QueueCollection, QueuePause, QueueResume
 from apps.runs.api.schedules import (
     FireCollection,
     ScheduleCollection,
@@ -30,6 +31,9 @@ urlpatterns = [
     path("runs/<str:run_id>/events", RunLogPages.as_view()),
     path("runs/<str:run_id>/artifacts", ArtifactCollection.as_view()),
     path("runs/<str:run_id>/artifacts/<path:name>", ArtifactDownload.as_view()),
+    path("queues", QueueCollection.as_view()),
+    path("queues/<str:queue>/<str:priority>/pause", QueuePause.as_view()),
+    path("queues/<str:queue>/<str:priority>/resume", QueueResume.as_view()),
     path("schedules", ScheduleCollection.as_view()),
     path("schedules/<str:schedule_id>", ScheduleDetail.as_view()),
     path("schedules/<str:schedule_id>/pause", SchedulePause.as_view()),

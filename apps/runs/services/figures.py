@@ -10,6 +10,7 @@ from uuid import UUID
 from django.conf import settings
 
 from apps.core import sql
+from apps.runs.types import Priority
 
 SQL: Final = sql.load("apps.runs.sql", "figures.sql")
 _NEWEST: Final = 10_000
@@ -39,6 +40,40 @@ class Workload:
     queued: int
     running: int
     failed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneFigures:
+    """What waits and moves in one lane; ``oldest_s`` is the age of the run at its head."""
+
+    queue: str
+    priority: Priority
+    paused: bool
+    ready: int
+    dispatched: int
+    running: int
+    oldest_s: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Minute:
+    """How many runs ended in one minute."""
+
+    minutes_ago: int
+    succeeded: int = 0
+    others: int = 0
+
+
+def lanes(organization_id: UUID) -> list[LaneFigures]:
+    rows = sql.fetch(SQL["lanes"], {"organization_id": organization_id})
+    return [LaneFigures(**row | {"priority": Priority(row["priority"])}) for row in rows]
+
+
+def ended_by_minute(organization_id: UUID, *, minutes: int = 60) -> list[Minute]:
+    """Each of the last minutes, the oldest first; counted among the newest 10,000 runs."""
+    params = {"organization_id": organization_id, "newest": _NEWEST, "minutes": minutes}
+    found = {row["minutes_ago"]: Minute(**row) for row in sql.fetch(SQL["ended_by_minute"], params)}
+    return [found.get(ago, Minute(minutes_ago=ago)) for ago in reversed(range(minutes))]
 
 
 def platform() -> Platform:

@@ -13,7 +13,7 @@ from django.db import transaction
 from django.db.models import Q
 from django.db.models.functions import Now
 
-from apps.core import doorbell, sql
+from apps.core import clock, doorbell, sql
 from apps.runs.models import RunLease, WorkerNode
 from apps.runs.services.leadership import SQL
 from apps.runs.types import Lease
@@ -81,6 +81,11 @@ def depart(*, worker_id: int) -> None:
     """Sign a worker off: whatever it still holds may be taken at once."""
     WorkerNode.objects.filter(pk=worker_id, gone_at=None).update(gone_at=Now())
     doorbell.ring(doorbell.ENGINE)
+
+
+def is_alive(node: WorkerNode) -> bool:
+    """Whether it was heard of within the TTL."""
+    return node.gone_at is None and node.last_seen > clock.now() - settings.AOS_WORKER_TTL
 
 
 def living() -> int:

@@ -42,3 +42,37 @@ SELECT (SELECT count(*) FROM runs_ready ready JOIN runs_lane lane ON lane.id = r
          WHERE run.organization_id = %(organization_id)s) AS queued,
        (SELECT count(*) FROM runs_lease lease JOIN runs_lane lane ON lane.id = lease.lane_id
          WHERE lane.organization_id = %(organization_id)s) AS running;
+
+-- name: lanes
+-- The head of a lane is its oldest run, found by one index look-up.
+SELECT lane.queue, lane.priority, lane.paused,
+       (SELECT count(*) FROM runs_ready WHERE lane_id = lane.id) AS ready,
+       (SELECT count(*) FROM runs_lease WHERE lane_id = lane.id AND state = 'd') AS dispatched,
+       (SELECT count(*) FROM runs_lease WHERE lane_id = lane.id AND state = 'r') AS running,
+       (SELECT extract(epoch FROM clock_timestamp() - run.created_at)::float
+          FROM runs_ready ready JOIN runs_run run ON run.id = ready.run_id
+         WHERE ready.lane_id = lane.id ORDER BY ready.seq LIMIT 1) AS oldest_s
+  FROM runs_lane lane
+ WHERE lane.organization_id = %(organization_id)s
+ ORDER BY lane.priority, lane.queue;
+
+-- name: ended_by_minute
+-- Among the newest runs only, so that a long history costs nothing.
+SELECT minutes_ago, count(*) FILTER (WHERE state = 'succeeded') AS succeeded,
+       count(*) FILTER (WHERE state <> 'succeeded') AS others
+  FROM (SELECT state, floor(extract(epoch FROM clock_timestamp() - finished_at) / 60)::int AS minutes_ago
+          FROM (SELECT state, finished_at FROM runs_run
+                 WHERE organization_id = %(organization_id)s ORDER BY id DESC LIMIT %(newest)s) newest
+         WHERE finished_at > clock_timestamp() - make_interval(mins => %(minutes)s)) ended
+ GROUP BY minutes_ago;
+
+-- name: place_in_lane
+SELECT lane.paused, ready.run_id IS NOT NULL AS is_ready,
+       (SELECT count(*) FROM (SELECT FROM runs_ready ahead
+                               WHERE ahead.lane_id = lane.id AND ahead.seq < ready.seq
+                               LIMIT %(most)s) counted) AS ahead
+  FROM runs_run run
+  JOIN runs_lane lane ON lane.organization_id = run.organization_id AND lane.queue = run.queue
+                     AND lane.priority = run.priority
+  LEFT JOIN runs_ready ready ON ready.run_id = run.id
+ WHERE run.id = %(run_id)s;

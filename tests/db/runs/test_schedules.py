@@ -19,8 +19,16 @@ from apps.runs.models import Run, Schedule, ScheduleFire
 from apps.runs.services import firing, leadership, schedules
 from apps.runs.services.leadership import SeatLost
 from apps.runs.types import CatchUp, TaskSpec, Timing
-from tests.faces import api, key, problem
-from tests.factories import HELLO, make_actor, make_agent, make_project, make_schedule, unwatched
+from tests.faces import api, key, problem, session
+from tests.factories import (
+    HELLO,
+    make_actor,
+    make_agent,
+    make_cast,
+    make_project,
+    make_schedule,
+    unwatched,
+)
 
 pytestmark = pytest.mark.django_db
 START = datetime(2026, 11, 23, 6, 30, tzinfo=UTC)
@@ -335,3 +343,27 @@ def test_a_wrong_field_is_named_and_nothing_is_made(at, wrong, field):
     assert refused.status_code == 422
     assert field in {error["field"] for error in problem(refused)["params"]["errors"]}
     assert not Schedule.objects.exists()
+
+
+@pytest.mark.parametrize("act", ["pause", "resume", "remove", "run"])
+def test_a_viewers_click_changes_nothing(act):
+    cast = make_cast()
+    schedule = make_schedule(project=make_project(organization=cast.organization))
+    before = Schedule.objects.values().get()
+
+    answer = session(cast.vera).post(f"/schedules/{schedule.pk}/{act}")
+
+    # Running it is refused with a word on its page.
+    assert answer.status_code == (302 if act == "run" else 403)
+    assert Schedule.objects.values().get() == before
+    assert not Run.objects.exists()
+
+
+def test_a_strangers_schedule_has_no_page():
+    cast = make_cast()
+    schedule = make_schedule(project=make_project(organization=cast.organization))
+
+    for page in ("", "/edit"):
+        assert session(cast.sam).get(f"/schedules/{schedule.pk}{page}").status_code == 404
+    for act in ("pause", "resume", "remove", "run"):
+        assert session(cast.sam).post(f"/schedules/{schedule.pk}/{act}").status_code == 404

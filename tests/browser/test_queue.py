@@ -1,0 +1,35 @@
+"""The queue page in a real browser: it follows what happens, and holds a queue."""
+
+from __future__ import annotations
+
+from playwright.sync_api import expect
+
+from apps.identity.types import Role
+from tests.factories import make_agent, make_run, make_worker
+from tests.support.stand_in import StandIn
+
+
+def test_it_shows_what_happens_without_being_reloaded(visitor, person, project):
+    make_worker(name="kiosk")
+    agent = make_agent(organization=project.organization)
+    StandIn(make_run(project=project, agent=agent)).succeed("Done.")
+    page = visitor.page(person(Role.ADMIN))
+    page.goto("/queue")
+    expect(page.get_by_text("nothing waits")).to_be_visible()
+    expect(page.get_by_role("cell", name="kiosk")).to_be_visible()
+    expect(page.get_by_role("img", name="1 runs ended in the last hour")).to_be_visible()
+
+    make_run(project=project, agent=agent)
+
+    expect(page.get_by_text("the oldest for")).to_be_visible()
+
+
+def test_a_queue_is_held_and_its_runs_say_why_they_wait(visitor, person, project):
+    run = make_run(project=project)
+    page = visitor.page(person(Role.ADMIN))
+    page.goto("/queue")
+    page.get_by_role("button", name="Pause default/normal").click()
+    expect(page.get_by_role("button", name="Resume default/normal")).to_be_visible()
+
+    page.goto(f"/runs/{run.public_id}")
+    expect(page.get_by_text("The queue default/normal is paused.")).to_be_visible()
