@@ -9,10 +9,12 @@ from typing import Final
 
 from django.db import InterfaceError, OperationalError, connection
 
-from apps.runs.services import leases
+from apps.runs.services import acts, leases
 from apps.runs.types import Entry, EventKind, Started
 from workers.sandbox.egress.policy import Denial
 
+# What a run is refused that wants to leave its sandbox, in the audit log.
+EGRESS: Final = "sandbox.egress"
 _FULL: Final = 200
 _TOO_MANY: Final = 20_000
 
@@ -24,7 +26,7 @@ class RunLog:
         self._started = started
         self._seq = started.last_event_seq
         self._waiting: list[Entry] = []
-        self._noted: deque[Entry] = deque()
+        self._noted: deque[Denial] = deque()
         self._lock = threading.Lock()
 
     def add(self, entries: Iterable[Entry]) -> None:
@@ -41,9 +43,7 @@ class RunLog:
 
     def note_denial(self, denial: Denial) -> None:
         """Note a refused way out for the next flush. Waits for nothing: the proxy's loop calls it."""
-        told = {"host": denial.host, "port": denial.port, "reason": denial.reason}
-        payload = {"level": "WARN", "source": "aos", "text": str(denial), "egress": told}
-        self._noted.append(Entry(kind=EventKind.LOG, payload=payload))
+        self._noted.append(denial)
 
     def flush(self) -> None:
         with self._lock:
@@ -60,7 +60,14 @@ class RunLog:
 
     def _flush(self) -> None:
         while self._noted:
-            self._waiting.append(self._noted.popleft())
+            # Let go only after the write: a database that is away costs no refusal.
+            denial = self._noted[0]
+            where = {"host": denial.host, "port": denial.port}
+            acts.refused(self._started, EGRESS, reason=denial.reason, detail=where)
+            told = {**where, "reason": denial.reason}
+            payload = {"level": "WARN", "source": "aos", "text": str(denial), "egress": told}
+            self._waiting.append(Entry(kind=EventKind.LOG, payload=payload))
+            self._noted.popleft()
         if self._waiting:
             # Cleared only after the write: lines that could not be written are tried again.
             self._seq = leases.append(self._started, self._waiting, after=self._seq)

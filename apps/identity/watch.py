@@ -18,7 +18,7 @@ from django.http import HttpRequest
 
 from apps.core import tenancy
 from apps.core.errors import NotAllowed
-from apps.identity import policy
+from apps.identity import denials, policy
 from apps.identity.actor import Actor
 from apps.identity.errors import ScopeMissing
 from apps.identity.models import ApiToken, User
@@ -38,8 +38,8 @@ class Watch:
     session_key: str | None = None
 
     def holds(self) -> bool:
-        """Whether the actor would be let in now."""
-        with tenancy.organization(self.organization_id):
+        """Whether the actor would be let in now. What was withdrawn meanwhile is a refusal on record."""
+        with tenancy.organization(self.organization_id), denials.recorded():
             return self._holds()
 
     def _holds(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from apps.events.models import Event
+from apps.events.models import AuditEntry, Event
 from apps.events.types import EventType
 from apps.runs.models import Run, RunEvent
 from apps.runs.types import EventKind, RunState
@@ -70,6 +70,11 @@ def test_refused_ways_out_are_lines_of_the_runs_log(platform, tmp_path, settings
         {"host": "169.254.169.254", "port": 80, "reason": "not_listed"},
     ]
     assert any(line["text"].endswith("2 refused.") for line in lines)
+    recorded = AuditEntry.objects.filter(action="access.denied", run_id=run.public_id)
+    assert [entry.detail["host"] for entry in recorded.order_by("id")] == [
+        "evil.example.com",
+        "169.254.169.254",
+    ]
     assert list((settings.AOS_DATA_DIR / "egress").iterdir()) == []
 
 

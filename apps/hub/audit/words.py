@@ -72,6 +72,13 @@ _BECAUSE: Final = {
     "not_allowed": "no role allows it",
     "scope_missing": "the token lacks the scope",
     "step_up_required": "the proof of who they are was too old",
+    # Why a run was refused its way out of the sandbox.
+    "not_listed": "the agent's version does not list this host",
+    "internal_address": "the address is not on the public Internet",
+    "odd_spelling": "the address is spelled in a way that hides where it leads",
+    "bad_request": "the request is not one that can be checked",
+    "too_many_connections": "too many connections were open at once",
+    "too_many_bytes": "the limit of bytes was reached",
 }
 _ICONS: Final = {
     "action": "ban",

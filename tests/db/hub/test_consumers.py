@@ -16,7 +16,9 @@ from django.contrib.sessions.backends.db import SessionStore
 
 from aos_project.asgi import application
 from apps.events import feed, hints
+from apps.events.models import AuditEntry
 from apps.hub import consumers
+from apps.identity import denials
 from apps.identity.actor import Actor
 from apps.identity.models import ApiToken, Binding
 from apps.identity.services import tokens
@@ -104,6 +106,18 @@ async def test_a_session_is_worth_nothing_on_somebody_elses_page(live):
     accepted, _ = await connection.connect()
 
     assert not accepted
+
+
+async def test_who_was_not_let_in_is_on_record(live):
+    project, vera = await scene()
+    denials.forget()
+
+    await closing_of(f"project={project.slug}", await program(vera, "run:read"))
+
+    entry = await AuditEntry.objects.aget(action="access.denied")
+    assert (entry.actor_id, entry.resource_id) == (vera.pk, "event.read")
+    assert entry.detail == {"reason": "scope_missing"}
+    assert entry.token_id is not None
 
 
 async def test_a_session_without_an_origin_is_refused(live):

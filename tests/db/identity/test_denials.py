@@ -8,13 +8,13 @@ from django.db import DatabaseError
 from apps.core.errors import NotAllowed
 from apps.events.models import AuditEntry
 from apps.events.services import outbox
-from apps.identity import denials, policy
+from apps.identity import denials, policy, watch
 from apps.identity.actor import Actor
-from apps.identity.models import ApiToken
+from apps.identity.models import ApiToken, Binding
 from apps.identity.services import tokens
 from apps.identity.types import Role
 from tests.faces import api, key, session
-from tests.factories import make_agent, make_cast, make_project, make_token, make_user
+from tests.factories import make_agent, make_cast, make_project, make_token, make_user, unwatched
 
 pytestmark = pytest.mark.django_db
 
@@ -83,6 +83,34 @@ def test_the_admin_and_flower_record_too(cast):
     assert session(cast.vera).get("/flower/").status_code == 403
 
     assert [entry.resource_id for entry in refused()] == ["admin.view", "queue.watch"]
+
+
+@pytest.mark.parametrize("path", ["/api/events/stream", "/api/events"])
+def test_a_stream_that_was_not_opened_is_recorded(cast, path):
+    project = make_project(organization=cast.organization, slug="demo")
+
+    response = api(cast.olivia, "run:read").get(f"{path}?project={project.pk}")
+
+    assert response.status_code == 403
+    [entry] = refused()
+    assert (entry.resource_id, entry.detail["reason"]) == ("event.read", "scope_missing")
+    assert entry.token_id is not None
+
+
+def test_a_stream_that_is_ended_because_access_was_withdrawn_is_recorded(cast):
+    project = make_project(organization=cast.organization)
+    person = make_user(organization=cast.organization, role=Role.VIEWER, project=project)
+    watched = watch.begin(Actor(user=person), "event.read", project_id=project.pk)
+    assert watched.holds()
+    assert refused() == []
+    with unwatched():
+        Binding.objects.filter(user=person).delete()
+
+    assert not watched.holds()
+    assert not watched.holds()
+
+    [entry] = refused()
+    assert (entry.actor_id, entry.resource_id) == (person.pk, "event.read")
 
 
 @pytest.mark.parametrize("wrong", ["revoked", "secret"])

@@ -1,0 +1,41 @@
+"""What a run does in its person's name, on the audit record.
+
+The actor of such an entry is the whole chain: the person the run works for, its agent, the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from django.db import transaction
+
+from apps.events.services import outbox
+from apps.events.types import ActorRef
+from apps.identity import denials
+from apps.runs.models import Run
+from apps.runs.types import Started
+
+
+def chain_of(run: Run) -> ActorRef:
+    """The run as an actor: what it does, it does for the person who submitted it."""
+    return ActorRef(
+        kind="agent",
+        id=run.submitted_by_id,
+        name=run.submitted_by.username,
+        organization_id=run.organization_id,
+        agent_id=run.agent_version.agent_id,
+        run_id=run.public_id,
+    )
+
+
+@transaction.atomic
+def refused(started: Started, action: str, *, reason: str, detail: Mapping[str, object]) -> None:
+    """Record that the platform refused something to a run."""
+    run = Run.objects.select_related("submitted_by", "agent_version").get(pk=started.lease.run_id)
+    outbox.audit(
+        chain_of(run),
+        denials.ACTION,
+        resource_type="action",
+        resource_id=action,
+        detail={"reason": reason, "project": run.project_id, **detail},
+    )
