@@ -25,7 +25,7 @@ from django.db import connections  # noqa: E402
 from django.http import HttpResponseBase  # noqa: E402
 from django.urls import path, re_path  # noqa: E402
 
-from apps.core import telemetry, tenancy  # noqa: E402
+from apps.core import networks, telemetry, tenancy  # noqa: E402
 from apps.core.rest.bodies import BodyLimit  # noqa: E402
 from apps.events import feed  # noqa: E402
 from apps.hub import consumers  # noqa: E402
@@ -72,6 +72,9 @@ HTTP: Final[Any] = BodyLimit(_DJANGO)
 async def application(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] == "lifespan":
         await _live(receive, send)
+        return
+    if networks.shuts_out(scope):
+        await networks.refuse(scope, receive, send)
         return
     # Around the whole exchange, so that a body that is made while it is sent is covered too.
     with tenancy.nobody():

@@ -66,6 +66,7 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     # Before the CSRF check: a flood of forged forms is a flood too.
     "apps.identity.limiting.LimitMiddleware",
+    "apps.core.networks.AdminNetworkMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
@@ -189,6 +190,9 @@ AOS_JSON_LIMIT_BYTES = env.integer("AOS_JSON_LIMIT_BYTES", default=1024 * 1024, 
 AOS_FILE_LIMIT_BYTES = env.integer("AOS_FILE_LIMIT_BYTES", default=10 * 1024 * 1024, minimum=1024)
 DATA_UPLOAD_MAX_MEMORY_SIZE = AOS_JSON_LIMIT_BYTES
 
+# Who may connect at all, and who may open admin and Flower. Empty is everybody.
+AOS_ALLOWED_NETWORKS = env.networks("AOS_ALLOWED_NETWORKS", default=())
+AOS_ADMIN_NETWORKS = env.networks("AOS_ADMIN_NETWORKS", default=())
 # How often somebody may ask, by kind of request; ``apps.identity.limiting`` says which is which.
 AOS_LIMITS = {
     # By address: those who have not said who they are, or said it wrong.

@@ -39,5 +39,9 @@ if not ALLOWED_HOSTS or "*" in ALLOWED_HOSTS:
     _refuse("AOS_ALLOWED_HOSTS must name the hosts you serve, and '*' is not a name.")
 if env.flag("DEBUG", default=False) or env.flag("AOS_DEBUG", default=False):
     _refuse("DEBUG is on; unset it.")
+if "*" in env.words("FORWARDED_ALLOW_IPS", default=("127.0.0.1",)):
+    _refuse(
+        "FORWARDED_ALLOW_IPS=* believes whatever a client says its address is; name the proxies."
+    )
 if AOS_SANDBOX_DRIVER == "local":
     _refuse("AOS_SANDBOX_DRIVER=local isolates nothing; use docker.")

@@ -98,3 +98,13 @@ class TooManyStreams(AosError):
     status = HTTPStatus.TOO_MANY_REQUESTS
     retryable = True
     template = "You hold {limit} streams open, which is the limit. Close some, then try again."
+
+
+class NotFromHere(AosError):
+    code = "network_not_allowed"
+    title = "Not from here"
+    status = HTTPStatus.FORBIDDEN
+    template = (
+        "AOS does not answer at your address. Connect from a network it allows, or ask who operates "
+        "it (AOS_ALLOWED_NETWORKS)."
+    )

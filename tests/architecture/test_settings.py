@@ -53,6 +53,12 @@ def test_production_starts_with_good_settings():
         ({"DATABASE_URL": "mysql://db/aos"}, "must look like postgresql://"),
         ({"REDIS_URL": None}, "REDIS_URL is required"),
         ({"AOS_WORKER_SLOTS": "many"}, "is not a whole number"),
+        ({"AOS_LIMIT_READ": "fast"}, "is not a rate such as 600/m"),
+        ({"AOS_LIMIT_READ": "0/m"}, "is not a rate such as 600/m"),
+        ({"AOS_LIMIT_READ": "5/d"}, "is not a rate such as 600/m"),
+        ({"AOS_ALLOWED_NETWORKS": "10.1.2.3/8"}, "has host bits set"),
+        ({"AOS_ADMIN_NETWORKS": "home"}, "AOS_ADMIN_NETWORKS"),
+        ({"FORWARDED_ALLOW_IPS": "*"}, "name the proxies"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
