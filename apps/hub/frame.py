@@ -31,6 +31,7 @@ class Frame:
     may_admin: bool
     may_watch: bool
     may_audit: bool
+    may_see_people: bool
     environment: str
 
 
@@ -55,6 +56,7 @@ def of(request: HttpRequest, *, project: Project | None = None) -> Frame:
         may_admin=policy.allows(by, "admin.view"),
         may_watch=policy.allows(by, "queue.watch"),
         may_audit=policy.allows(by, "audit.read"),
+        may_see_people=policy.allows(by, "people.read"),
         environment=settings.AOS_ENVIRONMENT,
     )
 
@@ -69,6 +71,7 @@ def _outside() -> Frame:
         may_admin=False,
         may_watch=False,
         may_audit=False,
+        may_see_people=False,
         environment=settings.AOS_ENVIRONMENT,
     )
 

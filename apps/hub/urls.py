@@ -3,6 +3,7 @@ from __future__ import annotations
 from django.urls import path
 
 from apps.hub import account, queue, schedules, start, views
+from apps.hub.access import accounts, departments, grants, people, roles
 from apps.hub.audit import pages as audit
 
 urlpatterns = [
@@ -25,6 +26,48 @@ urlpatterns = [
     path("account/second-factor/off", account.second_factor_remove, name="second_factor_off"),
     path("account/tokens", account.token_issue, name="token_issue"),
     path("account/tokens/<uuid:token_id>", account.token_revoke, name="token_revoke"),
+    path("access", people.index, name="access"),
+    path("access/people", people.index, name="access_people"),
+    path("access/people/new", people.add, name="access_person_add"),
+    path("access/people/<uuid:user_id>", people.one, name="access_person"),
+    path("access/people/<uuid:user_id>/disable", people.deactivate, name="access_deactivate"),
+    path("access/people/<uuid:user_id>/enable", people.reactivate, name="access_reactivate"),
+    path("access/people/<uuid:user_id>/sign-out", people.sign_out, name="access_sign_out"),
+    path(
+        "access/people/<uuid:user_id>/second-factor",
+        people.reset_second_factor,
+        name="access_factor_reset",
+    ),
+    path("access/people/<uuid:user_id>/tokens", accounts.issue, name="access_token_issue"),
+    path("access/tokens/<uuid:token_id>", accounts.revoke, name="access_token_revoke"),
+    path("access/departments", departments.index, name="access_departments"),
+    path("access/departments/new", departments.create, name="access_department_create"),
+    path("access/departments/<uuid:department_id>", departments.one, name="access_department"),
+    path(
+        "access/departments/<uuid:department_id>/name",
+        departments.rename,
+        name="access_department_rename",
+    ),
+    path(
+        "access/departments/<uuid:department_id>/remove",
+        departments.remove,
+        name="access_department_remove",
+    ),
+    path(
+        "access/departments/<uuid:department_id>/members",
+        departments.join,
+        name="access_department_join",
+    ),
+    path(
+        "access/departments/<uuid:department_id>/members/<uuid:user_id>",
+        departments.leave,
+        name="access_department_leave",
+    ),
+    path("access/service-accounts", accounts.index, name="access_accounts"),
+    path("access/service-accounts/new", accounts.create, name="access_account_create"),
+    path("access/roles", roles.index, name="access_roles"),
+    path("access/grant", grants.grant, name="access_grant"),
+    path("access/bindings/<uuid:binding_id>", grants.revoke, name="access_revoke"),
     path("audit", audit.audit, name="audit"),
     path("audit/entries/<int:entry_id>", audit.entry, name="audit_entry"),
     path("audit/export", audit.download, name="audit_download"),

@@ -541,6 +541,8 @@ def _pages(around: frame.Frame) -> list[dict[str, str]]:
         _entry("player-play", "Runs", reverse("runs")),
         _entry("calendar-time", "Schedules", reverse("schedules")),
     ]
+    if around.may_see_people:
+        pages.append(_entry("users", "Access", reverse("access_people")))
     if around.may_audit:
         pages.append(_entry("clipboard-list", "Audit log", reverse("audit")))
     pages.append(_entry("book", "API docs", "/api/docs"))

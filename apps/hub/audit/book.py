@@ -9,8 +9,9 @@ from typing import Any, Final
 from uuid import UUID
 
 from apps.events.models import AuditCheckpoint, AuditEntry, AuditInbox, AuditSeal
-from apps.hub.audit import subjects, words
-from apps.hub.audit.subjects import Subject
+from apps.hub import subjects
+from apps.hub.audit import words
+from apps.hub.subjects import Subject
 from apps.identity.models import User
 
 SIZE: Final = 50

@@ -29,7 +29,7 @@ SENTENCES: Final[Mapping[str, tuple[str, ...]]] = {
         "took the role {role} over the {scope} from {department}",
     ),
     "department.change": ("changed the department {resource}",),
-    "department.create": ("made the department {resource}",),
+    "department.create": ("made the department {name}", "made the department {resource}"),
     "department.join": ("added {user} to the department {department}",),
     "department.leave": ("removed {user} from the department {department}",),
     "department.remove": ("removed the department {department}",),

@@ -8,7 +8,7 @@ function local(moment) {
   return shifted.toISOString().slice(0, 16);
 }
 
-for (const field of document.querySelectorAll("[data-moment]")) {
+function take(field) {
   const sent = document.createElement("input");
   sent.type = "hidden";
   sent.name = field.name;
@@ -23,4 +23,11 @@ for (const field of document.querySelectorAll("[data-moment]")) {
     sent.value = field.value ? new Date(field.value).toISOString() : "";
   });
 }
-for (const word of document.querySelectorAll("[data-moment-zone]")) word.textContent = ZONE;
+
+function takeAll() {
+  for (const field of document.querySelectorAll("[data-moment][name]")) take(field);
+  for (const word of document.querySelectorAll("[data-moment-zone]")) word.textContent = ZONE;
+}
+
+takeAll();
+document.addEventListener("htmx:after:swap", takeAll);

@@ -1,8 +1,8 @@
-"""What audit entries are about, by name. Entries name things by id; the things may be gone."""
+"""Things that records name by id, by their names. The things may be gone, or not for everybody."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
@@ -13,7 +13,7 @@ from django.urls import reverse
 from apps.agents.models import Agent
 from apps.events.models import AuditEntry
 from apps.hub.templatetags.aos import short_id
-from apps.identity.models import ApiToken, User
+from apps.identity.models import ApiToken, Department, User
 from apps.projects.models import Project
 from apps.runs.models import Run
 
@@ -38,6 +38,9 @@ class _Kind:
 
 _KINDS: Final[Mapping[str, _Kind]] = {
     "agent": _Kind(rows=Agent.objects.visible_to, key="pk", name="title"),
+    "department": _Kind(
+        rows=Department.objects.visible_to, key="pk", name="name", page="access_department"
+    ),
     "project": _Kind(rows=Project.objects.visible_to, key="pk", name="name"),
     "run": _Kind(rows=Run.objects.visible_to, key="public_id", name="name", page="run"),
     "token": _Kind(
@@ -45,24 +48,29 @@ _KINDS: Final[Mapping[str, _Kind]] = {
         key="pk",
         name="name",
     ),
-    "user": _Kind(rows=User.objects.visible_to, key="pk", name="username"),
+    "user": _Kind(rows=User.objects.visible_to, key="pk", name="username", page="access_person"),
 }
 
 
-def of(entries: Collection[AuditEntry], *, to: User) -> dict[Key, Subject]:
-    """The things of a page of entries, one query for each kind that occurs."""
+def find(keys: Iterable[Key], *, to: User) -> dict[Key, Subject]:
+    """Those of the things that exist and may be seen, one query for each kind that occurs."""
     wanted: dict[str, set[UUID]] = {}
-    for kind, text in _mentioned(entries):
+    for kind, text in keys:
         if kind in _KINDS and (parsed := _uuid(text)):
             wanted.setdefault(kind, set()).add(parsed)
     return {
         (name, str(key)): _subject(_KINDS[name], key, label)
-        for name, keys in wanted.items()
-        for key, label in _rows(_KINDS[name], keys, to)
+        for name, ids in wanted.items()
+        for key, label in _rows(_KINDS[name], ids, to)
     }
 
 
-def _mentioned(entries: Iterable[AuditEntry]) -> Iterable[Key]:
+def of(entries: Iterable[AuditEntry], *, to: User) -> dict[Key, Subject]:
+    """What audit entries are about, and the tokens they were made through."""
+    return find(_mentioned(entries), to=to)
+
+
+def _mentioned(entries: Iterable[AuditEntry]) -> Iterator[Key]:
     for entry in entries:
         yield entry.resource_type, entry.resource_id
         if entry.token_id:
