@@ -22,7 +22,8 @@ from apps.sandboxes.types import EgressMode
 from workers.node import Node, Stop, Task
 from workers.output import Transcript
 from workers.runlog import RunLog
-from workers.sandbox.base import Output, Sandbox, SandboxDriver, SandboxSpec
+from workers.sandbox.base import Output, Sandbox, SandboxSpec
+from workers.supply import Supply
 from workers.workspace import command_for, files_for, sandbox_spec
 
 logger = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ class RunFailed(AosError):
         self.failure = failure
 
 
-def execute(started: Started, *, node: Node, driver: SandboxDriver) -> None:
+def execute(started: Started, *, node: Node, supply: Supply) -> None:
     """Execute one attempt and report its end. Raises ``LeaseLost`` when the run is not ours."""
     log = RunLog(started)
     task = Task(started.lease, log)
@@ -59,7 +60,7 @@ def execute(started: Started, *, node: Node, driver: SandboxDriver) -> None:
                 "gen_ai.agent.name": started.agent_slug,
             },
         ):
-            _Attempt(started, task=task, node=node, driver=driver).carry_out()
+            _Attempt(started, task=task, supply=supply).carry_out()
     finally:
         node.release(task)
 
@@ -67,11 +68,10 @@ def execute(started: Started, *, node: Node, driver: SandboxDriver) -> None:
 class _Attempt:
     """The steps of one attempt, sharing the sandbox's record and the transcript."""
 
-    def __init__(self, started: Started, *, task: Task, node: Node, driver: SandboxDriver) -> None:
+    def __init__(self, started: Started, *, task: Task, supply: Supply) -> None:
         self._started = started
         self._task = task
-        self._node = node
-        self._driver = driver
+        self._supply = supply
         self._transcript = Transcript()
 
     def carry_out(self) -> None:
@@ -118,41 +118,31 @@ class _Attempt:
             leases.fail(self._started, failure)
 
     def _in_sandbox(self) -> list[ArtifactData]:
-        leases.note_isolation(self._started, self._driver.isolation)
+        leases.note_isolation(self._started, self._supply.driver.isolation)
         spec = sandbox_spec(self._started)
-        row = tracking.opening(self._opening(spec))
-        try:
-            with tracing.TRACER.start_as_current_span("sandbox start"):
-                sandbox = self._driver.start(spec, sandbox_id=str(row.pk))
-            with sandbox:
-                tracking.opened(row, container_id=sandbox.handle, image=sandbox.image)
-                self._task.on_stop(sandbox.kill)
-                self._task.log.say(f"Sandbox ready, isolation: {sandbox.isolation}")
-                self._attend_egress(sandbox, spec)
-                self._run_command(sandbox)
-                return self._collect(sandbox)
-        finally:
-            tracking.gone(row)
+        with self._supply.sandbox(spec, self._use()) as sandbox:
+            self._task.on_stop(sandbox.kill)
+            self._task.log.say(f"Sandbox ready, isolation: {sandbox.isolation}")
+            self._attend_egress(sandbox, spec)
+            self._run_command(sandbox)
+            return self._collect(sandbox)
 
     def _attend_egress(self, sandbox: Sandbox, spec: SandboxSpec) -> None:
         sandbox.watch_egress(self._task.log.note_denial)
-        if spec.egress.mode != EgressMode.NONE and not self._driver.supports_network_policy:
+        driver = self._supply.driver
+        if spec.egress.mode != EgressMode.NONE and not driver.supports_network_policy:
             self._task.log.say(
-                f"The {self._driver.name} sandbox driver cannot limit the network: "
+                f"The {driver.name} sandbox driver cannot limit the network: "
                 "what the version says of it is not enforced.",
                 level="WARN",
             )
 
-    def _opening(self, spec: SandboxSpec) -> tracking.Opening:
-        return tracking.Opening(
+    def _use(self) -> tracking.Use:
+        return tracking.Use(
             organization_id=self._started.organization_id,
             project_id=self._started.project_id,
             run_id=self._started.public_id,
             attempt=self._started.attempt,
-            driver=self._driver.name,
-            isolation=self._driver.isolation,
-            image=spec.image,
-            worker=self._node.name,
         )
 
     def _run_command(self, sandbox: Sandbox) -> None:

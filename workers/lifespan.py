@@ -16,9 +16,11 @@ from django.db import connection
 from apps.core import telemetry
 from apps.core.errors import AosError
 from apps.sandboxes import reports
+from apps.sandboxes.services import tracking
 from workers import reaper, sandbox
 from workers.node import Node
 from workers.sandbox.base import SandboxDriver
+from workers.supply import Supply
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +33,7 @@ class _Process:
 
     node: Node | None = None
     driver: SandboxDriver | None = None
+    supply: Supply | None = None
 
 
 def node() -> Node:
@@ -45,6 +48,14 @@ def driver() -> SandboxDriver:
     return _Process.driver
 
 
+def supply() -> Supply:
+    if _Process.supply is None:
+        row = node().row
+        holder = tracking.Holder(worker=row.name, host=row.host, incarnation=row.incarnation)
+        _Process.supply = Supply(driver(), holder=holder, profiles=sandbox.profiles_from_settings)
+    return _Process.supply
+
+
 @worker_init.connect
 def prepare(**_: Any) -> None:
     telemetry.setup("worker")
@@ -55,6 +66,10 @@ def join(sender: Any, **_: Any) -> None:
     """Join the fleet once messages can be taken: from here on the engine counts on our slots."""
     _Process.node = Node(sender.hostname, slots=settings.AOS_WORKER_SLOTS)
     _Process.node.start()
+    try:
+        supply().start()
+    except AosError as error:
+        logger.warning("no sandbox is kept warm", extra={"error": str(error)})
     logger.info("worker joined", extra={"node": sender.hostname})
     threading.Thread(target=_reap_for_ever, name="reaper", daemon=True).start()
     threading.Thread(
@@ -94,6 +109,8 @@ def _reap_for_ever() -> None:
 @worker_shutting_down.connect
 def drain(**_: Any) -> None:
     """Runs in a signal handler's thread: Celery itself waits for the runs that are still busy."""
+    if _Process.supply is not None:
+        _Process.supply.stop()
     if _Process.node is not None:
         threading.Thread(
             target=_Process.node.drain, args=[settings.AOS_DRAIN.total_seconds()], daemon=True
@@ -102,5 +119,7 @@ def drain(**_: Any) -> None:
 
 @worker_shutdown.connect
 def leave(**_: Any) -> None:
+    if _Process.supply is not None:
+        _Process.supply.close()
     if _Process.node is not None:
         _Process.node.leave()

@@ -30,7 +30,7 @@ def execute(self: Task[..., str], run_id: int, token: int) -> str:
         logger.info("message is stale", extra={"task": self.request.id})
         return "stale"
     try:
-        executor.execute(started, node=node, driver=lifespan.driver())
+        executor.execute(started, node=node, supply=lifespan.supply())
     except LeaseLost:
         logger.warning("lease lost, work dropped", extra={"run": str(started.public_id)})
         return "lease lost"

@@ -274,6 +274,8 @@ AOS_IDEMPOTENCY_TTL = timedelta(days=7)
 
 AOS_SANDBOX_DRIVER = env.text("AOS_SANDBOX_DRIVER", default="docker")
 AOS_SANDBOX_IMAGE = env.text("AOS_SANDBOX_IMAGE", default="aos/sandbox-base:latest")
+# Sandboxes of the profile base that each worker keeps waiting for runs; 0 makes each when it is needed.
+AOS_SANDBOX_WARM = env.integer("AOS_SANDBOX_WARM", default=1, minimum=0)
 # A TOML file with the profiles of this host, besides the built-in ones.
 AOS_SANDBOX_PROFILES = env.text("AOS_SANDBOX_PROFILES", default="")
 AOS_ALLOW_LOCAL_SANDBOX = False

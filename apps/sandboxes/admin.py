@@ -9,7 +9,13 @@ from unfold.decorators import display
 from apps.identity.adminsite import Window, site
 from apps.sandboxes.models import Sandbox
 
-_STATES = {"creating": "info", "claimed": "success", "destroying": "warning", "failed": "danger"}
+_STATES = {
+    "creating": "info",
+    "warm": "info",
+    "claimed": "success",
+    "destroying": "warning",
+    "failed": "danger",
+}
 
 
 @admin.register(Sandbox, site=site)
@@ -20,8 +26,8 @@ class SandboxAdmin(Window):
     icon = "deployed_code"
     organization_path = "organization_id"
     id_columns = ("pk", "run_id", "project_id")
-    list_display = ["created_at", "driver", "isolation", "tone", "run", "attempt", "worker"]
-    list_filter = ["state", "driver", "isolation"]
+    list_display = ["created_at", "profile", "isolation", "tone", "run", "attempt", "worker"]
+    list_filter = ["state", "profile", "driver", "isolation"]
     search_fields = ["worker", "=container_id"]
     ordering = ["-id"]
 
@@ -30,6 +36,8 @@ class SandboxAdmin(Window):
         return sandbox.state
 
     @display(description="run")
-    def run(self, sandbox: Sandbox) -> SafeString:
+    def run(self, sandbox: Sandbox) -> SafeString | str:
+        if sandbox.run_id is None:
+            return ""
         runs = reverse("admin:runs_run_changelist")
         return format_html('<a href="{}?q={}">{}</a>', runs, sandbox.run_id, sandbox.run_id)

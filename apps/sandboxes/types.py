@@ -7,10 +7,26 @@ from django.db import models
 
 class SandboxState(models.TextChoices):
     CREATING = "creating"
+    WARM = "warm"
     CLAIMED = "claimed"
     DESTROYING = "destroying"
     GONE = "gone"
     FAILED = "failed"
+
+
+# The one table of transitions; the database trigger is made from it (see migrations).
+TRANSITIONS: Final = {
+    SandboxState.CREATING: (
+        SandboxState.WARM,
+        SandboxState.CLAIMED,
+        SandboxState.DESTROYING,
+        SandboxState.GONE,
+        SandboxState.FAILED,
+    ),
+    SandboxState.WARM: (SandboxState.CLAIMED, SandboxState.DESTROYING, SandboxState.FAILED),
+    SandboxState.CLAIMED: (SandboxState.DESTROYING, SandboxState.GONE, SandboxState.FAILED),
+    SandboxState.DESTROYING: (SandboxState.GONE, SandboxState.FAILED),
+}
 
 
 class EgressMode(models.TextChoices):

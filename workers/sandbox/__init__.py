@@ -14,13 +14,18 @@ from django.conf import settings
 from workers.sandbox import profiles
 from workers.sandbox.base import SandboxDriver
 from workers.sandbox.errors import SandboxUnavailable
-from workers.sandbox.profiles import Profile
+from workers.sandbox.profiles import Profile, Warm
 
 
 def profiles_from_settings() -> dict[str, Profile]:
     """The profiles of this host, as they are written now."""
     path = settings.AOS_SANDBOX_PROFILES
-    return profiles.load(Path(path) if path else None, base_image=settings.AOS_SANDBOX_IMAGE)
+    least = settings.AOS_SANDBOX_WARM
+    # As many as it has slots can be used at once; with none to begin with, none are kept at all.
+    warm = Warm(least=least, most=max(least, settings.AOS_WORKER_SLOTS) if least else 0)
+    return profiles.load(
+        Path(path) if path else None, base_image=settings.AOS_SANDBOX_IMAGE, base_warm=warm
+    )
 
 
 def driver_from_settings() -> SandboxDriver:

@@ -350,10 +350,15 @@ class SandboxDriver(ABC):
     name: str
     isolation: str
     supports_network_policy: bool = False
-    supports_snapshots: bool = False
+    #: Whether sandboxes are worth making ahead of need.
+    supports_waiting: bool = False
 
     @abstractmethod
     def start(self, spec: SandboxSpec, *, sandbox_id: str) -> Sandbox: ...
+
+    @abstractmethod
+    def exact_image(self, image: str) -> str:
+        """Which image a name means now: what ``Sandbox.image`` says of one made at this moment."""
 
     @abstractmethod
     def reap(self, keep: Keep) -> int:

@@ -190,6 +190,7 @@ class DockerDriver(SandboxDriver):
     name = "docker"
     isolation = "docker"
     supports_network_policy = True
+    supports_waiting = True
 
     def __init__(
         self,
@@ -248,6 +249,10 @@ class DockerDriver(SandboxDriver):
             sandbox.destroy()
             raise
         return sandbox
+
+    def exact_image(self, image: str) -> str:
+        with self._engine() as api:
+            return self._image(api, image)
 
     def reap(self, keep: Keep) -> int:
         with self._engine() as api:

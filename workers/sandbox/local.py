@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 SUPERVISOR: Final = Path(__file__).parents[2] / "sandbox_images" / "base" / "sbx.py"
 
+_INTERPRETER: Final = f"{sys.implementation.name} {sys.version.partition(' ')[0]}"
 _MIB: Final = 1024 * 1024
 _END_TRIES: Final = 200
 _END_PAUSE_S: Final = 0.01
@@ -102,6 +103,9 @@ class LocalDriver(SandboxDriver):
         (home / "supervisor.pid").write_text(f"{process.pid} {_born(process.pid)}")
         return process
 
+    def exact_image(self, image: str) -> str:
+        return _INTERPRETER
+
     def reap(self, keep: Keep) -> int:
         if not self._root.is_dir():
             return 0
@@ -136,7 +140,7 @@ class LocalSandbox(SupervisedSandbox):
             session,
             sandbox_id=home.name,
             workspace=str(home / "workspace"),
-            image=f"{sys.implementation.name} {sys.version.partition(' ')[0]}",
+            image=_INTERPRETER,
             handle=str(process.pid),
         )
         self._process = process

@@ -58,6 +58,11 @@ _SCHEMA: Final = Draft202012Validator(
                 "egress": {"enum": EgressMode.values},
                 "limits": _LIMITS,
                 "most": _LIMITS,
+                "warm": {
+                    "type": "object",
+                    "additionalProperties": False,
+                    "properties": {"min": _COUNT, "max": _COUNT},
+                },
                 "mounts": {
                     "type": "array",
                     "maxItems": 16,
@@ -75,6 +80,17 @@ _SCHEMA: Final = Draft202012Validator(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Warm:
+    """How many sandboxes a worker keeps waiting: always the least, up to the most as they are used."""
+
+    least: int = 0
+    most: int = 0
+
+
+COLD: Final = Warm()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
     name: str
     image: str
@@ -86,6 +102,7 @@ class Profile:
     limits: Mapping[str, float] = field(default_factory=dict)
     most: Mapping[str, float] = field(default_factory=dict)
     mounts: tuple[Mount, ...] = ()
+    warm: Warm = COLD
 
     def spec(self, wanted: Mapping[str, object], *, most_egress: EgressMode) -> SandboxSpec:
         """A sandbox as a version asks for it. Raises when it asks for what it may not have."""
@@ -109,13 +126,9 @@ def named(profiles: Mapping[str, Profile], name: object) -> Profile:
     return found
 
 
-def built_in(base_image: str) -> dict[str, Profile]:
-    return {DEFAULT: Profile(name=DEFAULT, image=base_image)}
-
-
-def load(path: Path | None, *, base_image: str) -> dict[str, Profile]:
+def load(path: Path | None, *, base_image: str, base_warm: Warm = COLD) -> dict[str, Profile]:
     """The built-in profiles and those of a TOML file, which may replace them."""
-    found = built_in(base_image)
+    found = {DEFAULT: Profile(name=DEFAULT, image=base_image, warm=base_warm)}
     if path is None:
         return found
     try:
@@ -135,10 +148,18 @@ def _read(name: str, told: dict[str, Any], known: Mapping[str, Profile]) -> Prof
     fields = {"image": known[DEFAULT].image} | told
     mounts = tuple(_mount(name, **mount) for mount in fields.pop("mounts", []))
     mode = EgressMode(fields.pop("egress", EgressMode.OPEN))
-    profile = Profile(name=name, mounts=mounts, egress=mode, **fields)
+    warm = _warm(name, **fields.pop("warm", {}))
+    profile = Profile(name=name, mounts=mounts, egress=mode, warm=warm, **fields)
     # What it gives without being asked must be within what it allows.
     profile.spec({}, most_egress=EgressMode.OPEN)
     return profile
+
+
+def _warm(profile: str, *, min: int = 0, max: int | None = None) -> Warm:  # noqa: A002 - the file's words
+    most = min if max is None else max
+    if most < min:
+        raise ValueError(f"{profile}: warm.max is below warm.min")
+    return Warm(least=min, most=most)
 
 
 def _mount(profile: str, *, source: str, target: str) -> Mount:

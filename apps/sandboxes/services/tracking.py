@@ -1,51 +1,107 @@
-"""Recording who holds which sandbox, so that nothing is left behind unseen."""
+"""Recording who holds which sandbox, so that nothing is left behind unseen and nothing is used twice."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
+from typing import Final
 from uuid import UUID
 
-from apps.core import clock
+from django.db import transaction
+
+from apps.core import clock, sql
 from apps.sandboxes.models import Sandbox
 from apps.sandboxes.types import SandboxState
 
+SQL: Final = sql.load("apps.sandboxes.sql", "warm.sql")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Opening:
-    """What is known of a sandbox before it exists."""
+class Holder:
+    """The worker process that makes a sandbox and holds its line."""
+
+    worker: str
+    host: str
+    incarnation: UUID
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Use:
+    """The one attempt a sandbox is for."""
 
     organization_id: UUID
     project_id: UUID
     run_id: UUID
     attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Make:
+    """What is known of a sandbox before it exists."""
+
     driver: str
     isolation: str
     image: str
-    worker: str
+    profile: str
+    #: Equal for sandboxes that are made alike; empty for one that is made for its run only.
+    mould: str = ""
 
 
-def opening(facts: Opening) -> Sandbox:
-    """Write the row before the sandbox exists: a crash then leaves a row without a sandbox."""
-    return Sandbox.objects.create(**asdict(facts))
+def opening(make: Make, holder: Holder, use: Use | None) -> Sandbox:
+    """Write the row before the sandbox exists: a crash then leaves a row without a sandbox.
+
+    Without a use it is to wait for one.
+    """
+    return Sandbox.objects.create(**asdict(make), **asdict(holder), **(asdict(use) if use else {}))
 
 
-def opened(sandbox: Sandbox, *, container_id: str, image: str) -> None:
-    """Note what was really made: ``image`` is exact now, not a tag."""
-    Sandbox.objects.filter(pk=sandbox.pk).update(
-        state=SandboxState.CLAIMED, container_id=container_id, image=image
+def opened(sandbox: Sandbox, *, container_id: str, image: str) -> bool:
+    """Note what was really made: ``image`` is exact now, not a tag.
+
+    False when the row was written off meanwhile: then the sandbox is to be destroyed.
+    """
+    used = sandbox.run_id is not None
+    return bool(
+        Sandbox.objects.filter(pk=sandbox.pk, state=SandboxState.CREATING).update(
+            state=SandboxState.CLAIMED if used else SandboxState.WARM,
+            claimed_at=clock.now() if used else None,
+            container_id=container_id,
+            image=image,
+        )
     )
 
 
-def gone(sandbox: Sandbox) -> None:
-    Sandbox.objects.filter(pk=sandbox.pk).alive().update(
-        state=SandboxState.GONE, gone_at=clock.now()
-    )
+def claim(use: Use, *, mould: str, incarnation: UUID) -> UUID | None:
+    """Take the oldest warm sandbox of a kind that this process holds; None when there is none.
+
+    Nobody waits for anybody: a row that another thread looks at is passed over.
+    """
+    rows = sql.fetch(SQL["claim"], {**asdict(use), "mould": mould, "incarnation": incarnation})
+    return rows[0]["id"] if rows else None
 
 
-def failed(sandbox: Sandbox) -> None:
-    Sandbox.objects.filter(pk=sandbox.pk).alive().update(
-        state=SandboxState.FAILED, gone_at=clock.now()
-    )
+@transaction.atomic
+def retire(*, incarnation: UUID, keep: Collection[UUID]) -> list[UUID]:
+    """Take back warm sandboxes of this process that are not to be kept, before they are destroyed."""
+    warm = Sandbox.objects.filter(incarnation=incarnation, state=SandboxState.WARM)
+    unwanted = warm.exclude(pk__in=keep).select_for_update(skip_locked=True)
+    taken = list(unwanted.values_list("pk", flat=True))
+    Sandbox.objects.filter(pk__in=taken).update(state=SandboxState.DESTROYING)
+    return taken
+
+
+def written_off(pks: Collection[UUID]) -> list[UUID]:
+    """Which of these are over by somebody else's word: a reaper thought their worker dead."""
+    over = Sandbox.objects.filter(pk__in=pks, state__in=[SandboxState.GONE, SandboxState.FAILED])
+    return list(over.values_list("pk", flat=True))
+
+
+def gone(pk: UUID) -> None:
+    Sandbox.objects.filter(pk=pk).alive().update(state=SandboxState.GONE, gone_at=clock.now())
+
+
+def failed(pk: UUID) -> None:
+    Sandbox.objects.filter(pk=pk).alive().update(state=SandboxState.FAILED, gone_at=clock.now())
 
 
 def alive_ids() -> set[str]:

@@ -398,12 +398,6 @@ def test_denials_are_told_up_to_a_number_and_counted_beyond(door, denials):
     assert "130 refused" in str(door.traffic)
 
 
-def test_a_policy_can_be_replaced_while_the_door_stands(door):
-    door.grant(Egress(mode=EgressMode.ALLOWLIST, allow=("other.example.com",)))
-
-    assert status_of(ask(door.folder, b"GET http://api.example.com/ HTTP/1.1\r\n\r\n")) == 403
-
-
 def test_nothing_is_left_of_a_door(doors, door, tmp_path):
     root = tmp_path / "doors"
     with connect(door.folder) as line:

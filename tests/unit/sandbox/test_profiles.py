@@ -16,6 +16,7 @@ from workers.sandbox.errors import (
     ProfileUnknown,
     SandboxSpecInvalid,
 )
+from workers.sandbox.profiles import Warm
 
 GOLDEN = Path(__file__).parent / "container_config_profile.json"
 HEAVY = """
@@ -184,3 +185,25 @@ def test_the_file_is_read_anew_each_time(settings, tmp_path):
         profiles_from_settings()
     path.write_text("[small]\nlimits = {memory_mb = 64}")
     assert set(profiles_from_settings()) == {"base", "small"}
+
+
+@pytest.mark.parametrize(
+    ("told", "warm"),
+    [
+        ("", Warm()),
+        ("warm = {min = 2}", Warm(least=2, most=2)),
+        ("warm = {max = 3}", Warm(least=0, most=3)),
+        ("warm = {min = 1, max = 4}", Warm(least=1, most=4)),
+    ],
+)
+def test_a_profile_says_how_many_wait(read, told, warm):
+    assert read(f"[a]\n{told}")["a"].warm == warm
+
+
+@pytest.mark.parametrize(
+    ("slots", "least", "warm"), [(4, 1, (1, 4)), (4, 6, (6, 6)), (4, 0, (0, 0))]
+)
+def test_the_base_profile_keeps_as_many_as_the_worker_can_use(settings, slots, least, warm):
+    settings.AOS_WORKER_SLOTS, settings.AOS_SANDBOX_WARM = slots, least
+
+    assert profiles_from_settings()["base"].warm == Warm(least=warm[0], most=warm[1])

@@ -58,10 +58,6 @@ class Door:
         """Have each denial told, from the loop's thread: ``tell`` must not wait for anything."""
         self._proxy.tell = tell
 
-    def grant(self, egress: Egress) -> None:
-        """Put another policy in the place of the one it was made with."""
-        self._proxy.egress = egress
-
     def await_forwarder(self, *, within: float) -> None:
         """Return when the forwarder inside has said that it listens, or raise ``SandboxLost``."""
         if not self._proxy.greeted.wait(within):

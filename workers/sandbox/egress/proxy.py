@@ -89,7 +89,7 @@ def undressed(_target: Target, headers: Headers) -> Headers:
 
 
 class Proxy:
-    """Belongs to one event loop. ``egress`` and ``tell`` may be replaced while it serves."""
+    """Belongs to one event loop. ``tell`` may be replaced while it serves."""
 
     def __init__(
         self,
