@@ -15,7 +15,7 @@ from apps.events.models import AuditEntry
 from apps.hub.templatetags.aos import short_id
 from apps.identity.models import ApiToken, Department, User
 from apps.projects.models import Project
-from apps.runs.models import Run
+from apps.runs.models import Run, Schedule
 
 Key = tuple[str, str]
 
@@ -43,6 +43,7 @@ _KINDS: Final[Mapping[str, _Kind]] = {
     ),
     "project": _Kind(rows=Project.objects.visible_to, key="pk", name="name"),
     "run": _Kind(rows=Run.objects.visible_to, key="public_id", name="name", page="run"),
+    "schedule": _Kind(rows=Schedule.objects.visible_to, key="pk", name="name", page="schedule"),
     "token": _Kind(
         rows=lambda user: ApiToken.objects.filter(user__organization=user.organization_id),
         key="pk",
@@ -66,15 +67,20 @@ def find(keys: Iterable[Key], *, to: User) -> dict[Key, Subject]:
 
 
 def of(entries: Iterable[AuditEntry], *, to: User) -> dict[Key, Subject]:
-    """What audit entries are about, and the tokens they were made through."""
+    """What audit entries are about, and the tokens and runs that they were made through."""
     return find(_mentioned(entries), to=to)
 
 
 def _mentioned(entries: Iterable[AuditEntry]) -> Iterator[Key]:
     for entry in entries:
         yield entry.resource_type, entry.resource_id
-        if entry.token_id:
-            yield "token", str(entry.token_id)
+        for kind, chained in _chain(entry):
+            if chained:
+                yield kind, str(chained)
+
+
+def _chain(entry: AuditEntry) -> Iterable[tuple[str, UUID | None]]:
+    return ("token", entry.token_id), ("agent", entry.agent_id), ("run", entry.run_id)
 
 
 def _rows(kind: _Kind, keys: Collection[UUID], to: User) -> Iterable[tuple[UUID, str]]:
@@ -88,13 +94,12 @@ def _subject(kind: _Kind, key: UUID, name: str) -> Subject:
     return Subject(name=name, href=reverse(kind.page, args=[key]) if kind.page else "")
 
 
-def named(entry: AuditEntry, found: Mapping[Key, Subject]) -> Subject:
-    """The thing an entry is about; by the end of its id when it is gone or has no name."""
-    known = found.get((entry.resource_type, entry.resource_id))
+def named(kind: str, text: str, found: Mapping[Key, Subject]) -> Subject:
+    """The thing; by the end of its id when it is gone or has no name."""
+    known = found.get((kind, text))
     if known is not None:
         return known
-    is_id = _uuid(entry.resource_id) is not None
-    return Subject(name=f"…{short_id(entry.resource_id)}" if is_id else entry.resource_id)
+    return Subject(name=f"…{short_id(text)}" if _uuid(text) is not None else text)
 
 
 def _uuid(text: str) -> UUID | None:

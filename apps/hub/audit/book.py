@@ -9,6 +9,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from apps.events.models import AuditCheckpoint, AuditEntry, AuditInbox, AuditSeal
+from apps.events.services import delivery
 from apps.hub import subjects
 from apps.hub.audit import words
 from apps.hub.subjects import Subject
@@ -26,8 +27,10 @@ class Line:
     icon: str
     is_refusal: bool
     subject: Subject
-    # The name of the token the actor used; empty when they used none.
-    through: str
+    # What the actor acted through, where they did: a token, or a run of an agent.
+    token: Subject | None
+    agent: Subject | None
+    run: Subject | None
     # Its place in the chain; ``None`` while it waits for one.
     seal: AuditSeal | None
 
@@ -57,6 +60,8 @@ class ChainState:
     last: AuditSeal | None
     waiting: int
     checkpoint: Checkpoint | None
+    # Since when a place outside the database takes no checkpoints, if one does not.
+    away_since: datetime | None
 
 
 def tell(entries: Sequence[AuditEntry], *, to: User) -> list[Line]:
@@ -70,17 +75,22 @@ def _seals(user: User, ids: Collection[int]) -> Collection[AuditSeal]:
 
 
 def _line(entry: AuditEntry, found: Mapping[subjects.Key, Subject], seal: AuditSeal | None) -> Line:
-    subject = subjects.named(entry, found)
-    token = found.get(("token", str(entry.token_id)))
+    subject = subjects.named(entry.resource_type, entry.resource_id, found)
     return Line(
         entry=entry,
         says=words.sentence(entry, resource=subject.name),
         icon=words.icon(entry),
         is_refusal=words.is_refusal(entry),
         subject=subject,
-        through=(token.name if token else f"…{str(entry.token_id)[-8:]}") if entry.token_id else "",
+        token=_chained("token", entry.token_id, found),
+        agent=_chained("agent", entry.agent_id, found),
+        run=_chained("run", entry.run_id, found),
         seal=seal,
     )
+
+
+def _chained(kind: str, key: UUID | None, found: Mapping[subjects.Key, Subject]) -> Subject | None:
+    return subjects.named(kind, str(key), found) if key else None
 
 
 def changes(entry: AuditEntry) -> list[Change]:
@@ -101,6 +111,9 @@ def chain_state(organization_id: UUID) -> ChainState:
         last=seals.order_by("-seq").first(),
         waiting=AuditInbox.objects.filter(entry__organization_id=organization_id).count(),
         checkpoint=_checkpoint(organization_id),
+        away_since=min(
+            (each.away_since for each in delivery.standings() if each.away_since), default=None
+        ),
     )
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlencode
 
-from django.core.exceptions import BadRequest, PermissionDenied
+from django.core.exceptions import BadRequest
 from django.http import HttpResponse, HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET
 
-from apps.core.errors import NotAllowed
 from apps.events.models import AuditEntry
 from apps.events.services import proof
 from apps.hub import frame
@@ -129,7 +128,13 @@ def verify(request: HubRequest) -> HttpResponse:
     """Compute every hash anew and say what was found."""
     report = proof.verify(person(request).organization_id, far=False)
     (verdict,) = report.verdicts
-    context: dict[str, Any] = {"report": report, "verdict": verdict}
+    entries = AuditEntry.objects.visible_to(person(request).organization_id)
+    context: dict[str, Any] = {
+        "report": report,
+        "verdict": verdict,
+        # What was removed can be named, and not looked at.
+        "is_there": entries.filter(pk=verdict.entry_id or 0).exists(),
+    }
     if request.htmx and not request.htmx.history_restore_request:
         context["chain"] = book.chain_state(person(request).organization_id)
         return render(request, "hub/audit/chain.html", context)
@@ -151,9 +156,6 @@ def download(request: HubRequest) -> HttpResponseBase:
         # A download leaves the page where it is, which would be the one that asks for the proof.
         back = _address(asked.query(export=form))
         return redirect(f"{reverse('verify')}?{urlencode({'next': back})}")
-    try:
-        return export.respond(
-            asked.entries(by.user.organization_id), by=by, form=form, asked=asked.words()
-        )
-    except NotAllowed as error:
-        raise PermissionDenied(str(error)) from error
+    return export.respond(
+        asked.entries(by.user.organization_id), by=by, form=form, asked=asked.words()
+    )

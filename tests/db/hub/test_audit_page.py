@@ -9,7 +9,8 @@ from django.db import transaction
 from django.urls import reverse
 
 from apps.core import clock
-from apps.events.models import AuditEntry
+from apps.events import sinks
+from apps.events.models import AuditEntry, AuditSink
 from apps.events.services import chain, checkpoints, outbox
 from apps.events.types import platform
 from apps.hub.audit import words
@@ -17,8 +18,10 @@ from apps.identity import denials
 from apps.identity.actor import Actor
 from apps.identity.services import tokens
 from apps.identity.types import Role
+from apps.runs.services import acts
 from tests.faces import session
-from tests.factories import make_cast, make_project, make_run, make_user
+from tests.factories import make_agent, make_cast, make_project, make_run, make_user
+from tests.support.stand_in import StandIn
 from tests.support.tampering import by_hand
 
 pytestmark = pytest.mark.django_db
@@ -208,6 +211,31 @@ def test_an_entry_is_a_sentence_with_its_token_its_place_and_its_run(cast, page)
     assert "Sealed, place" in text
 
 
+def test_what_a_run_did_is_told_with_its_person_its_agent_and_the_run(cast, page):
+    project = make_project(organization=cast.organization)
+    agent = make_agent(organization=cast.organization, title="CSV report")
+    run = make_run(project=project, agent=agent, by=Actor(user=cast.oscar))
+    acts.refused(StandIn(run).started, "sandbox.egress", reason="not_listed", detail={})
+    refused = AuditEntry.objects.get(action="access.denied")
+
+    rows = page.get("/audit?action=access.denied").content.decode()
+    entry = page.get(f"/audit/entries/{refused.pk}").content.decode()
+
+    for text in (rows, entry):
+        assert f"<b>{cast.oscar.username}</b>, by a run of CSV report, was refused" in text
+        assert reverse("run", args=[run.public_id]) in text
+
+
+def test_a_place_that_takes_no_checkpoints_is_told(cast, page, settings):
+    (sink,) = sinks.configured()
+    AuditSink.objects.create(name=sink.name, away_since=clock.now(), why="secret/path")
+
+    text = page.get("/audit").content.decode()
+
+    assert "takes no checkpoints since" in text
+    assert "secret/path" not in text
+
+
 def test_what_changed_is_told_field_by_field_and_secrets_are_hidden(cast, page):
     entry = _act(
         cast.olivia,
@@ -273,6 +301,17 @@ def test_the_verification_names_the_first_broken_entry(cast, page):
         assert reverse("audit_entry", args=[wrong.pk]) in after
         assert "is not what was sealed at place" in after
     assert "Nothing was changed." in before
+
+
+def test_an_entry_that_was_removed_is_named_without_a_link_to_nowhere(cast, page):
+    gone = _act(cast.olivia)
+    chain.seal()
+    by_hand("DELETE FROM events_auditentry WHERE id = %(id)s", id=gone.pk)
+
+    text = page.get("/audit/verify", **HTMX).content.decode()
+
+    assert f"entry {gone.pk}" in text
+    assert reverse("audit_entry", args=[gone.pk]) not in text
 
 
 def test_the_export_is_what_the_filter_shows(cast, page):
