@@ -5,6 +5,7 @@ Every value is read once, at start-up, and a bad one stops the process with a me
 
 from __future__ import annotations
 
+import json
 import os
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
@@ -90,6 +91,20 @@ def networks(name: str, *, default: tuple[str, ...]) -> tuple[IPv4Network | IPv6
         return tuple(ip_network(word) for word in words(name, default=default))
     except ValueError as error:
         raise ImproperlyConfigured(f"{name}: {error}.") from error
+
+
+def mapping(name: str, *, default: str = "") -> dict[str, str]:
+    """A JSON object of texts; nothing stands for an empty one."""
+    raw = os.environ.get(name, default).strip()
+    if not raw:
+        return {}
+    try:
+        found = json.loads(raw)
+    except ValueError as error:
+        raise ImproperlyConfigured(f"{name} is not JSON.") from error
+    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+        raise ImproperlyConfigured(f"{name} must be a JSON object of texts.")
+    return found
 
 
 def database(name: str, *, default: str | None = None) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import django_stubs_ext
 from csp.constants import NONE, SELF
+from django.core.exceptions import ImproperlyConfigured
 
 from aos_project import env
 
@@ -149,6 +150,37 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
     {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
 ]
+# An OpenID provider at which people sign in; without an issuer there is none.
+AOS_OIDC_ISSUER = env.text("AOS_OIDC_ISSUER", default="")
+AOS_OIDC_NAME = env.text("AOS_OIDC_NAME", default="single sign-on")
+AOS_OIDC_CLIENT_ID = env.text("AOS_OIDC_CLIENT_ID", default="")
+AOS_OIDC_CLIENT_SECRET = env.secret("AOS_OIDC_CLIENT_SECRET", default="")
+AOS_OIDC_SCOPES = env.text("AOS_OIDC_SCOPES", default="openid profile email")
+AOS_OIDC_USERNAME_CLAIM = env.text("AOS_OIDC_USERNAME_CLAIM", default="preferred_username")
+AOS_OIDC_EMAIL_CLAIM = env.text("AOS_OIDC_EMAIL_CLAIM", default="email")
+AOS_OIDC_GROUPS_CLAIM = env.text("AOS_OIDC_GROUPS_CLAIM", default="groups")
+# The organization its people belong to, whether strangers become people of it, and which of its
+# groups give which role: {"group": "role"} or {"group": "role@project"}.
+AOS_OIDC_ORGANIZATION = env.text("AOS_OIDC_ORGANIZATION", default="")
+AOS_OIDC_CREATE_PEOPLE = env.flag("AOS_OIDC_CREATE_PEOPLE", default=False)
+AOS_OIDC_ROLES = env.mapping("AOS_OIDC_ROLES", default="")
+# Without it only owners get in with a password, through a door for emergencies.
+AOS_PASSWORD_SIGN_IN = env.flag("AOS_PASSWORD_SIGN_IN", default=True)
+if AOS_OIDC_ISSUER and not (AOS_OIDC_CLIENT_ID and AOS_OIDC_ORGANIZATION):
+    raise ImproperlyConfigured(
+        "AOS_OIDC_ISSUER needs AOS_OIDC_CLIENT_ID and AOS_OIDC_ORGANIZATION."
+    )
+# An owner is made by people: a mistake at the provider must not give the house away.
+if odd := {role.partition("@")[0] for role in AOS_OIDC_ROLES.values()} - {
+    "viewer",
+    "operator",
+    "admin",
+}:
+    raise ImproperlyConfigured(
+        f"AOS_OIDC_ROLES may give viewer, operator or admin, not {sorted(odd)}."
+    )
+if not AOS_PASSWORD_SIGN_IN and not AOS_OIDC_ISSUER:
+    raise ImproperlyConfigured("AOS_PASSWORD_SIGN_IN=0 needs AOS_OIDC_ISSUER, or nobody gets in.")
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "/"
 LOGOUT_REDIRECT_URL = "login"

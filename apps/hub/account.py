@@ -25,18 +25,20 @@ from apps.core import client, clock, tenancy
 from apps.core.errors import AosError
 from apps.hub import devices, frame
 from apps.hub.visiting import HubRequest, person, signed_in
-from apps.identity import proof
+from apps.identity import oidc, proof
 from apps.identity.actor import Actor
 from apps.identity.matrix import MATRIX, SCOPES
 from apps.identity.models import ApiToken, SignIn, User
 from apps.identity.rest import page_actor
-from apps.identity.services import passwords, second_factor, sessions, tokens
+from apps.identity.services import passwords, provider, second_factor, sessions, tokens
 
 _BACKEND: Final = "apps.identity.authentication.PasswordBackend"
 # Whose password was right, while the code is still awaited: user id, when, wrong codes so far.
 _HALF: Final = "aos_half"
 _HALF_LASTS: Final = timedelta(minutes=5)
 _CODE_TRIES: Final = 5
+# In the session of somebody who came from the identity provider.
+LEFT_BY_PROVIDER: Final = "aos_from_provider"
 _LIFETIMES: Final = (7, 30, 90, 365)
 
 
@@ -48,7 +50,15 @@ class Login(auth_views.LoginView):
     redirect_authenticated_user = True
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
-        told = {"version": settings.VERSION, "environment": settings.AOS_ENVIRONMENT}
+        told = {
+            "version": settings.VERSION,
+            "environment": settings.AOS_ENVIRONMENT,
+            "provider": settings.AOS_OIDC_NAME if oidc.is_on() else "",
+            "signed_out": "out" in self.request.GET,
+            # Without passwords the form is a door for emergencies, and does not stand open.
+            "with_form": settings.AOS_PASSWORD_SIGN_IN or "emergency" in self.request.GET,
+            "passwords": settings.AOS_PASSWORD_SIGN_IN,
+        }
         return super().get_context_data(**kwargs) | told
 
     def form_valid(self, form: AuthenticationForm) -> HttpResponse:
@@ -59,7 +69,7 @@ class Login(auth_views.LoginView):
             half = {"user": str(user.pk), "at": clock.now().isoformat(), "wrong": 0}
             self.request.session[_HALF] = half
             return redirect(f"{reverse('login_code')}?next={self.get_redirect_url()}")
-        let_in(self.request, user, how="password")
+        let_in(self.request, user, how=_by("password"))
         return redirect(self.get_success_url())
 
 
@@ -74,15 +84,20 @@ def login_code(request: HubRequest) -> HttpResponse:
         request.session.pop(_HALF, None)
         messages.error(request, "That took too long. Sign in again.")
         return redirect("login")
-    context: dict[str, Any] = {"next": _next(request), "wrong": False}
+    context: dict[str, Any] = {"next": next_page(request), "wrong": False}
     if request.method == "POST":
         if second_factor.check(user, request.POST.get("code", "")):
             del request.session[_HALF]
-            let_in(request, user, how="password and code")
+            let_in(request, user, how=_by("password and code"))
             return redirect(context["next"])
         _note_wrong(request, user)
         context["wrong"] = True
     return render(request, "hub/login_code.html", context, status=422 if context["wrong"] else 200)
+
+
+def _by(proof_given: str) -> str:
+    """How somebody signed in here; remarkable where people sign in elsewhere."""
+    return proof_given if settings.AOS_PASSWORD_SIGN_IN else f"{proof_given}, in an emergency"
 
 
 def _half_in(half: dict[str, Any] | None) -> User | None:
@@ -106,10 +121,12 @@ def _note_wrong(request: HttpRequest, user: User) -> None:
 
 
 @transaction.atomic
-def let_in(request: HttpRequest, user: User, *, how: str) -> None:
-    """Sign the person in here, on record. ``how`` names what proved them."""
+def let_in(request: HttpRequest, user: User, *, how: str, is_fresh: bool = True) -> None:
+    """Sign the person in here, on record. ``how`` names what proved them, ``is_fresh`` says that they
+    were proved just now; acts that need a fresh proof ask for one otherwise."""
     auth.login(request, user, backend=_BACKEND)
-    proof.note(request.session)
+    if is_fresh:
+        proof.note(request.session)
     sessions.begin(
         by=Actor(user=user),
         session_key=str(request.session.session_key),
@@ -124,8 +141,10 @@ def logout(request: HubRequest) -> HttpResponse:
     if isinstance(request.user, User):
         key = str(request.session.session_key)
         sessions.end(by=Actor(user=request.user), session_key=key)
+    came_from_provider = LEFT_BY_PROVIDER in request.session
     auth.logout(request)
-    return redirect("login")
+    # Our session is over; the one at the provider is the person's to end.
+    return redirect(f"{reverse('login')}{'?out' if came_from_provider else ''}")
 
 
 def locked_out(request: HttpRequest, *_: Any) -> HttpResponse:
@@ -147,7 +166,13 @@ def verify(request: HubRequest) -> HttpResponse:
     """Prove again who you are, before what the matrix flags."""
     user = person(request)
     with_code = second_factor.is_on(user)
-    context: dict[str, Any] = {"next": _next(request), "with_code": with_code, "wrong": False}
+    context: dict[str, Any] = {
+        "next": next_page(request),
+        "with_code": with_code,
+        "with_password": user.has_usable_password(),
+        "provider": _provider_of(user),
+        "wrong": False,
+    }
     if request.method == "POST":
         if _proves(request, user, with_code=with_code):
             proof.note(request.session)
@@ -169,7 +194,12 @@ def _proves(request: HubRequest, user: User, *, with_code: bool) -> bool:
     return auth.authenticate(request, username=user.username, password=typed) == user
 
 
-def _next(request: HttpRequest) -> str:
+def _provider_of(user: User) -> str:
+    """What the provider is called at which this person may prove who they are; empty without one."""
+    return settings.AOS_OIDC_NAME if oidc.is_on() and provider.is_connected(user) else ""
+
+
+def next_page(request: HttpRequest) -> str:
     """Where to go afterwards: a page of ours, whatever the address says."""
     wanted = request.POST.get("next") or request.GET.get("next") or "/"
     is_ours = url_has_allowed_host_and_scheme(wanted, {request.get_host()}, request.is_secure())
@@ -197,6 +227,9 @@ def _security(request: HubRequest, *, status: int = 200, **told: Any) -> HttpRes
             for row in SignIn.objects.visible_to(user)
         ],
         "second_factor": second_factor.is_on(user),
+        "with_password": user.has_usable_password(),
+        "provider": settings.AOS_OIDC_NAME if oidc.is_on() else "",
+        "connected": provider.is_connected(user),
         "codes_left": second_factor.codes_left(user),
         "tokens": ApiToken.objects.visible_to(user).order_by("-created_at"),
         "now": clock.now(),

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from apps.hub import account, queue, schedules, start, views
+from apps.hub import account, provider, queue, schedules, start, views
 from apps.hub.access import accounts, departments, grants, people, roles
 from apps.hub.audit import pages as audit
 
@@ -16,6 +16,10 @@ urlpatterns = [
     path("welcome/example", start.welcome_example, name="welcome_example"),
     path("login", account.Login.as_view(), name="login"),
     path("login/code", account.login_code, name="login_code"),
+    path("login/provider", provider.begin, name="provider_begin"),
+    path("login/provider/back", provider.back, name="provider_back"),
+    path("login/provider/end", provider.end, name="provider_end"),
+    path("account/provider/off", provider.disconnect, name="provider_disconnect"),
     path("logout", account.logout, name="logout"),
     path("account/verify", account.verify, name="verify"),
     path("account/security", account.security, name="security"),

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from asgiref.sync import sync_to_async
+from django.conf import settings
 from django.contrib.auth.backends import ModelBackend
 from django.http import HttpRequest
 from rest_framework.authentication import BaseAuthentication, SessionAuthentication
@@ -18,7 +19,8 @@ from rest_framework.request import Request
 from apps.core import tenancy
 from apps.identity import bearer, denials
 from apps.identity.actor import Actor
-from apps.identity.models import ApiToken, User
+from apps.identity.models import ApiToken, Binding, User
+from apps.identity.types import Role, Scope
 
 _CHALLENGE = 'Bearer realm="aos"'
 
@@ -37,6 +39,11 @@ class PasswordBackend(ModelBackend):
             user = super().authenticate(request, username, password, **kwargs)
             if user is None:
                 _note_refused(username)
+            elif not _may_use_password(user):
+                denials.note(
+                    Actor(user=user).ref, "session.begin", reason="passwords are not taken"
+                )
+                user = None
         return _entered(user)
 
     def get_user(self, user_id: Any) -> User | None:
@@ -60,6 +67,13 @@ class PasswordBackend(ModelBackend):
 
     async def aget_user(self, user_id: Any) -> User | None:
         return await sync_to_async(self.get_user)(user_id)
+
+
+def _may_use_password(user: Any) -> bool:
+    """Where people sign in at a provider, owners keep their password for the day it is away."""
+    if settings.AOS_PASSWORD_SIGN_IN:
+        return True
+    return Binding.objects.of(user).filter(scope=Scope.ORGANIZATION, role=Role.OWNER).exists()
 
 
 def _note_refused(username: str | None) -> None:

@@ -28,6 +28,23 @@ class ScopeMissing(AosError):
     template = "This API token lacks the scope {scope!r}."
 
 
+class ProviderRefused(AosError):
+    """Somebody came back from the identity provider and does not get in. ``reason`` is for them."""
+
+    code = "provider_refused"
+    title = "That did not work"
+    status = HTTPStatus.FORBIDDEN
+    template = "{reason}"
+
+
+class ProviderUnavailable(AosError):
+    code = "provider_unavailable"
+    title = "The identity provider does not answer"
+    status = HTTPStatus.BAD_GATEWAY
+    retryable = True
+    template = "{reason}"
+
+
 class ActivationCodeInvalid(AosError):
     code = "activation_code_invalid"
     title = "Activation code not accepted"

@@ -153,6 +153,8 @@ class Binding(BaseModel):
     scope_id = models.UUIDField()
     expires_at = models.DateTimeField(null=True, blank=True)
     reason = models.CharField(max_length=200, blank=True)
+    # The provider's group that gives this role, and takes it; empty for what people grant.
+    group = models.CharField(max_length=200, blank=True, default="", db_default="", editable=False)
     granted_by = models.ForeignKey(
         User, on_delete=models.SET_NULL, null=True, editable=False, related_name="+"
     )
@@ -296,6 +298,27 @@ class RecoveryCode(BaseModel):
 
     def __str__(self) -> str:
         return f"recovery code of {self.user}"
+
+
+class ProviderAccount(BaseModel):
+    """Who a person is at an OpenID provider: its issuer, and its name for them, which never changes."""
+
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="provider_accounts")
+    issuer = models.CharField(max_length=255)
+    subject = models.CharField(max_length=255)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                name="identity_provideraccount_one_person_each", fields=["issuer", "subject"]
+            ),
+            models.UniqueConstraint(
+                name="identity_provideraccount_one_account_each", fields=["issuer", "user"]
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.user} at {self.issuer}"
 
 
 class Withdrawal(models.Model):

@@ -13,9 +13,9 @@ from apps.core import clock
 _KEY: Final = "aos_verified_at"
 
 
-def note(session: MutableMapping[str, Any]) -> None:
-    """The person has just proved who they are."""
-    session[_KEY] = clock.now().isoformat()
+def note(session: MutableMapping[str, Any], *, at: datetime | None = None) -> None:
+    """The person has proved who they are: just now, or when somebody else saw it."""
+    session[_KEY] = (min(at, clock.now()) if at else clock.now()).isoformat()
 
 
 def is_stale(session: Any) -> bool:

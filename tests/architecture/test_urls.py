@@ -25,6 +25,9 @@ PUBLIC = {
     "start/condition",
     "login",
     "login/code",
+    "login/provider",
+    "login/provider/back",
+    "login/provider/end",
     "logout",
 }
 # A sign-in is enough to ask; what one finds depends on ``visible_to``.

@@ -39,6 +39,8 @@ SENTENCES: Final[Mapping[str, tuple[str, ...]]] = {
     "organization.found": ("founded the organization, with {owner} as its owner",),
     "project.change": ("changed the project {resource}",),
     "project.create": ("made the project {name}", "made the project {resource}"),
+    "provider.connect": ("connected {user} with {issuer}",),
+    "provider.disconnect": ("disconnected {user} from {issuer}",),
     "queue.pause": ("paused the queue {resource}",),
     "queue.resume": ("resumed the queue {resource}",),
     "run.cancel": ("asked to cancel the run {resource}",),

@@ -116,6 +116,7 @@ def bind(
     expires_at: datetime | None = None,
     reason: str = "",
     by: User | None = None,
+    group: str = "",
 ) -> Binding:
     """Store a binding, replacing the one there. The caller has asked whether it may, and records it."""
     binding, _ = Binding.objects.update_or_create(
@@ -129,6 +130,7 @@ def bind(
             "expires_at": expires_at,
             "reason": reason,
             "granted_by": by,
+            "group": group,
         },
     )
     return binding

@@ -11,7 +11,7 @@ from django.db import IntegrityError, transaction
 from apps.core import sql
 from apps.core.errors import Conflict, Invalid, NotAllowed
 from apps.events.services import changes, outbox
-from apps.events.types import platform
+from apps.events.types import ActorRef, platform
 from apps.identity import places, policy
 from apps.identity.actor import Actor
 from apps.identity.models import Organization, User
@@ -79,6 +79,30 @@ def add(
     )
     _create(user, password)
     _audit(by, "user.add", user, after=changes.of(user, *_EDITABLE))
+    return user
+
+
+def add_from_provider(
+    *, by: ActorRef, organization: Organization, username: str, email: str, name: str
+) -> User:
+    """Add a person whom an OpenID provider knows; they have no password here. For ``provider``."""
+    first_name, _, last_name = name.strip().partition(" ")
+    user = User(
+        organization=organization,
+        username=username,
+        email=email,
+        first_name=first_name[:150],
+        last_name=last_name.strip()[:150],
+    )
+    _create(user, None)
+    outbox.audit(
+        by,
+        "user.add",
+        resource_type="user",
+        resource_id=user.pk,
+        detail={"user": user.username},
+        after=changes.of(user, *_EDITABLE),
+    )
     return user
 
 

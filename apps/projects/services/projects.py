@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 from django.db import IntegrityError, transaction
 
 from apps.core import sql
@@ -42,4 +44,12 @@ def create(*, by: Actor, slug: str, name: str, description: str = "") -> Project
 def place(user: User, ref: str) -> Place:
     """A project as a place of bindings, by id or slug; raise ``NotFound``."""
     project = references.find(Project.objects.visible_to(user), ref, what="project")
+    return Place(scope=Scope.PROJECT, id=project.pk, name=project.name, project_id=project.pk)
+
+
+def named(organization_id: UUID, slug: str) -> Place | None:
+    """A project of an organization as a place of bindings, for what no person asks."""
+    project = Project.objects.filter(organization=organization_id, slug=slug).first()
+    if project is None:
+        return None
     return Place(scope=Scope.PROJECT, id=project.pk, name=project.name, project_id=project.pk)
