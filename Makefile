@@ -63,6 +63,10 @@ lock: install-dev ## Lock requirements/*.in with hashes
 	  PATH=".venv/bin:$$PATH" uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	    $$( [ $$set = dev ] || echo "--constraints requirements/dev.txt" ) requirements/$$set.in -o requirements/$$set.txt || exit 1; \
 	done
+	@for image in data node; do \
+	  PATH=".venv/bin:$$PATH" uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	    sandbox_images/$$image/requirements.in -o sandbox_images/$$image/requirements.txt || exit 1; \
+	done
 
 compose-env: ## Make .env for docker compose, with random passwords
 	@python=$$(sh launcher/find_python.sh) && "$$python" -m launcher.compose_env

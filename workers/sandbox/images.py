@@ -3,16 +3,21 @@
 An image carries the digest of its folder as a label, so whether it is up to date is one question to
 the engine. The base image comes from a registry, or, where none can be reached, from Debian packages
 (``debootstrap``). Built with the engine's own builder: no buildx, no command-line client.
+
+An image may stand on another of ours, and may have a ``requirements.txt``: its wheels are fetched and
+unpacked here, with their hashes checked, and go into the build as ``packages/``. So no build needs the
+network, and nothing of a package is executed before it is in a sandbox.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import os
+import platform
 import re
 import shutil
 import subprocess
+import sys
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
@@ -40,8 +45,11 @@ _KEYRING: Final = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 #: What a sandbox never reads: package lists, manuals, translations.
 _LEFT_OUT: Final = ("./dev/*", "./var/cache/apt", "./var/lib/apt/lists", "./usr/share/doc")
 _LEFT_OUT_TOO: Final = ("./usr/share/man", "./usr/share/locale", "./var/log/*")
-_ENGINE_TIMEOUT_S: Final = 120
+_ENGINE_TIMEOUT_S: Final = 300
 _OLD_WORDS: Final = 15
+#: What the base images run, so that wheels fit them and not this host.
+_PYTHON: Final = "3.11"
+_PLATFORMS: Final = ("manylinux_2_28", "manylinux_2_24", "manylinux_2_17", "manylinux2014")
 
 Progress = Callable[[str], None]
 
@@ -55,6 +63,9 @@ class ImageState:
     is_built: bool
     is_current: bool
     base: str
+    #: The exact image, and its bytes with all it stands on; empty and 0 when it is not built.
+    digest: str = ""
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +85,8 @@ def names() -> list[str]:
 
 def folder_digest(name: str) -> str:
     """Changes exactly when something changes that goes into the image."""
-    digest = hashlib.sha256()
+    parent = _parent(name)
+    digest = hashlib.sha256(folder_digest(parent).encode() if parent else b"")
     for path, arcname in _files(name):
         executable = os.access(path, os.X_OK)
         content = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -84,13 +96,16 @@ def folder_digest(name: str) -> str:
 
 def state(name: str) -> ImageState:
     with _engine() as api:
-        marks = _labels(api, tag_of(name))
+        found = engine.find_image(api, tag_of(name)) or {}
+    marks = dict(found["Config"].get("Labels") or {}) if found else None
     return ImageState(
         name=name,
         tag=tag_of(name),
         is_built=marks is not None,
         is_current=marks is not None and marks.get(DIGEST_LABEL) == folder_digest(name),
         base=(marks or {}).get(BASE_LABEL, ""),
+        digest=found.get("Id", ""),
+        size=found.get("Size", 0),
     )
 
 
@@ -102,15 +117,19 @@ def build(
         known = ", ".join(names())
         raise ImageBuildFailed(image=name, detail=f"there is no such image; there are: {known}.")
     tag, digest = tag_of(name), folder_digest(name)
+    if parent := _parent(name):
+        build(parent, progress=progress, offline_base=offline_base)
     with _engine() as api:
         marks = _labels(api, tag)
         if not force and marks and marks.get(DIGEST_LABEL) == digest:
             return Built(tag=tag, is_new=False)
-        base = _base(api, name, progress, offline=offline_base, force=force)
+        base = tag_of(parent) if parent else ""
+        base = base or _base(api, name, progress, offline=offline_base, force=force)
         progress(f"Building {tag} on {base}.")
         stamp = {DIGEST_LABEL: digest, BASE_LABEL: base}
         old = engine.find_image(api, tag)
-        _build(api, name, base, stamp)
+        with _packages(name, progress) as packages, _context(name, packages) as context:
+            _build(api, name, base=base, stamp=stamp, context=context)
         _forget(api, old)
     return Built(tag=tag, is_new=True)
 
@@ -138,6 +157,12 @@ def _base(
     if force or _labels(api, OFFLINE_BASE) is None:
         _make_offline_base(api, progress)
     return OFFLINE_BASE
+
+
+def _parent(name: str) -> str:
+    """The image of ours that this one stands on, if it does."""
+    ours = {tag_of(each): each for each in names()}
+    return ours.get(_public_base(name), "")
 
 
 def _public_base(name: str) -> str:
@@ -229,10 +254,35 @@ def _packed(folder: str) -> Iterator[IO[bytes]]:
 # --- the image ---
 
 
-def _build(api: docker.APIClient, name: str, base: str, stamp: dict[str, str]) -> None:
+@contextmanager
+def _packages(name: str, progress: Progress) -> Iterator[Path | None]:
+    """A folder with the unpacked wheels of an image's requirements, where it has any."""
+    wanted = IMAGES_FOLDER / name / "requirements.txt"
+    if not wanted.exists():
+        yield None
+        return
+    progress(f"Fetching the wheels that {wanted.parent.name}/{wanted.name} names.")
+    machine = platform.machine()
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    pip += ["--require-hashes", "--only-binary=:all:", "--no-compile", "--requirement", str(wanted)]
+    pip += ["--python-version", _PYTHON, "--implementation", "cp"]
+    pip += [f"--platform={word}_{machine}" for word in _PLATFORMS]
+    with tempfile.TemporaryDirectory(prefix="aos-packages-") as folder:
+        done = subprocess.run(  # noqa: S603 - fixed words and files of ours
+            [*pip, "--target", folder], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            detail = f"its wheels cannot be had: {one_line(done.stderr)}"
+            raise ImageBuildFailed(image=tag_of(name), detail=detail)
+        yield Path(folder)
+
+
+def _build(
+    api: docker.APIClient, name: str, *, base: str, stamp: dict[str, str], context: IO[bytes]
+) -> None:
     said: list[str] = []
     steps = api.build(
-        fileobj=_context(name),
+        fileobj=context,
         custom_context=True,
         tag=tag_of(name),
         buildargs={"BASE": base},
@@ -248,18 +298,23 @@ def _build(api: docker.APIClient, name: str, base: str, stamp: dict[str, str]) -
             raise ImageBuildFailed(image=tag_of(name), detail=detail)
 
 
-def _context(name: str) -> IO[bytes]:
+@contextmanager
+def _context(name: str, packages: Path | None) -> Iterator[IO[bytes]]:
     """The folder as the engine wants it, with nothing that differs between two machines."""
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w") as archive:
-        for path, arcname in _files(name):
-            member = tarfile.TarInfo(arcname)
-            member.size = path.stat().st_size
-            member.mode = 0o755 if os.access(path, os.X_OK) else 0o644
-            with path.open("rb") as file:
-                archive.addfile(member, file)
-    packed.seek(0)
-    return packed
+    files = _files(name)
+    if packages:
+        unpacked = sorted(path for path in packages.rglob("*") if path.is_file())
+        files += [(path, f"packages/{path.relative_to(packages)}") for path in unpacked]
+    with tempfile.TemporaryFile(prefix="aos-context-") as packed:
+        with tarfile.open(fileobj=packed, mode="w") as archive:
+            for path, arcname in files:
+                member = tarfile.TarInfo(arcname)
+                member.size = path.stat().st_size
+                member.mode = 0o755 if os.access(path, os.X_OK) else 0o644
+                with path.open("rb") as file:
+                    archive.addfile(member, file)
+        packed.seek(0)
+        yield packed
 
 
 def _files(name: str) -> list[tuple[Path, str]]:

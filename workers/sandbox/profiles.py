@@ -119,6 +119,13 @@ class Profile:
         )
 
 
+#: What comes with AOS besides the base; their images are built by whoever wants them.
+_OTHERS: Final = (
+    Profile(name="data", image="aos/sandbox-data:latest", limits={"memory_mb": 2048}),
+    Profile(name="node", image="aos/sandbox-node:latest"),
+)
+
+
 def named(profiles: Mapping[str, Profile], name: object) -> Profile:
     found = profiles.get(str(name))
     if found is None:
@@ -128,7 +135,8 @@ def named(profiles: Mapping[str, Profile], name: object) -> Profile:
 
 def load(path: Path | None, *, base_image: str, base_warm: Warm = COLD) -> dict[str, Profile]:
     """The built-in profiles and those of a TOML file, which may replace them."""
-    found = {DEFAULT: Profile(name=DEFAULT, image=base_image, warm=base_warm)}
+    base = Profile(name=DEFAULT, image=base_image, warm=base_warm)
+    found = {profile.name: profile for profile in (base, *_OTHERS)}
     if path is None:
         return found
     try:

@@ -48,7 +48,7 @@ def test_a_digest_does_not_change_with_what_stays_outside(folder):
 
 
 def test_an_unknown_image_is_refused_with_the_known_ones():
-    with pytest.raises(ImageBuildFailed, match="there are: base"):
+    with pytest.raises(ImageBuildFailed, match="there are: base, data, node"):
         images.build("nothing", progress=print)
 
 

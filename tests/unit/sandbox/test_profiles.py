@@ -45,10 +45,14 @@ def asked(profile, most_egress=EgressMode.OPEN, /, **wanted) -> SandboxSpec:
     return profile.spec(wanted, most_egress=most_egress)
 
 
-def test_without_a_file_there_is_one_profile():
+def test_without_a_file_there_are_those_that_come_with_aos():
     found = profiles.load(None, base_image="aos/base:1")
 
     assert asked(found["base"]) == SandboxSpec(image="aos/base:1")
+    assert {name: found[name].image for name in ("data", "node")} == {
+        "data": "aos/sandbox-data:latest",
+        "node": "aos/sandbox-node:latest",
+    }
 
 
 def test_a_profile_gives_what_it_says_and_a_version_asks_within_it(read):
@@ -173,7 +177,7 @@ def test_nothing_is_mounted_over_what_the_sandbox_needs(read, target):
 
 
 def test_a_profile_nobody_wrote_is_named_with_those_there_are(read):
-    with pytest.raises(ProfileUnknown, match=r"'lost'.*base, heavy"):
+    with pytest.raises(ProfileUnknown, match=r"'lost'.*base, data, heavy, node"):
         profiles.named(read(HEAVY), "lost")
 
 
@@ -184,7 +188,7 @@ def test_the_file_is_read_anew_each_time(settings, tmp_path):
     with pytest.raises(ProfilesInvalid, match="No such file"):
         profiles_from_settings()
     path.write_text("[small]\nlimits = {memory_mb = 64}")
-    assert set(profiles_from_settings()) == {"base", "small"}
+    assert set(profiles_from_settings()) == {"base", "data", "node", "small"}
 
 
 @pytest.mark.parametrize(

@@ -50,4 +50,5 @@ class Command(BaseCommand):
             state = images.state(name)
             words = "up to date" if state.is_current else "out of date"
             told = f"{words}, on {state.base}" if state.is_built else "not built"
-            self.stdout.write(f"{name:<12} {state.tag:<32} {told}")
+            exact = f"{state.digest[:19]} {state.size / 1e6:.0f} MB, " if state.is_built else ""
+            self.stdout.write(f"{name:<6} {state.tag:<26} {exact}{told}")
