@@ -69,6 +69,8 @@ class DepartmentAdmin(Window):
 
 class PersonForm(ModelForm[User]):
     password = forms.CharField(
+        # Taken as it was typed, spaces and all.
+        strip=False,
         widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "new-password"}),
         help_text="At least 12 characters. The person should change it after the first sign-in.",
     )

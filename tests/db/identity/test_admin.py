@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from django.test import Client
 from django.urls import reverse
 
 from apps.core import clock
@@ -60,6 +61,18 @@ def test_an_admin_adds_a_person_who_can_sign_in_and_do_nothing(cast):
     assert nina.check_password(PERSON["password"])
     assert not nina.bindings.exists()
     assert AuditEntry.objects.get(action="user.add").actor_id == cast.adam.pk
+
+
+@pytest.mark.parametrize("password", ["  spaces at both ends  ", "Ünïcode and CASE", "x1" * 64])
+def test_a_password_is_taken_as_it_was_typed_and_may_be_long(cast, password):
+    session(cast.adam).post(url("user", "add"), PERSON | {"password": password})
+    browser, trimmed = Client(), Client()
+
+    browser.post("/login", {"username": "nina", "password": password})
+    trimmed.post("/login", {"username": "nina", "password": password.strip().lower()[:72]})
+
+    assert "_auth_user_id" in browser.session
+    assert "_auth_user_id" not in trimmed.session
 
 
 @pytest.mark.parametrize("password", ["short", "password1234"])
