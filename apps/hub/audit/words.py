@@ -68,6 +68,7 @@ SENTENCES: Final[Mapping[str, tuple[str, ...]]] = {
     "user.deactivate": ("shut {user} out",),
     "user.password": ("changed their password",),
     "user.password_rehash": ("had their password stored under a stronger hash",),
+    "user.password_reset": ("set a new password for {user}",),
     "user.reactivate": ("let {user} in again",),
 }
 _BECAUSE: Final = {

@@ -13,6 +13,7 @@ from django.db import transaction
 from apps.core import clock
 from apps.core.errors import NotAllowed
 from apps.events.services import outbox
+from apps.events.types import ActorRef
 from apps.identity import policy
 from apps.identity.actor import Actor
 from apps.identity.models import SignIn, User
@@ -27,7 +28,7 @@ def begin(*, by: Actor, session_key: str, address: str | None, agent: str, how: 
     made = SignIn.objects.create(
         user=by.user, session_key=session_key, address=address, agent=agent[:200]
     )
-    _audit(by, "session.begin", made, how=how)
+    _audit(by.ref, "session.begin", made, how=how)
     return made
 
 
@@ -35,7 +36,7 @@ def begin(*, by: Actor, session_key: str, address: str | None, agent: str, how: 
 def end(*, by: Actor, session_key: str) -> None:
     """Record that a person signed out of the browser they are in."""
     for found in SignIn.objects.filter(user=by.user, session_key=session_key):
-        _audit(by, "session.end", found)
+        _audit(by.ref, "session.end", found)
         found.delete()
 
 
@@ -63,6 +64,12 @@ def end_all(*, by: Actor, user: User) -> int:
     return len(found)
 
 
+def end_from_shell(*, by: ActorRef, user: User) -> None:
+    """Sign somebody out everywhere, for a command; part of its transaction."""
+    for found in SignIn.objects.filter(user=user):
+        _close(by, found)
+
+
 def moved(user: User, *, before: str, after: str) -> None:
     """A browser's session got a new key: it is still the same browser."""
     SignIn.objects.filter(user=user, session_key=before).update(session_key=after)
@@ -76,15 +83,19 @@ def seen(user: User, session_key: str) -> None:
 
 
 def _revoke(by: Actor, found: SignIn) -> None:
+    _close(by.ref, found)
+
+
+def _close(by: ActorRef, found: SignIn) -> None:
     engine: Any = import_module(settings.SESSION_ENGINE)
     engine.SessionStore(found.session_key).delete()
     _audit(by, "session.revoke", found)
     found.delete()
 
 
-def _audit(by: Actor, action: str, sign_in: SignIn, **detail: object) -> None:
+def _audit(by: ActorRef, action: str, sign_in: SignIn, **detail: object) -> None:
     outbox.audit(
-        by.ref,
+        by,
         action,
         resource_type="session",
         resource_id=sign_in.pk,
