@@ -19,13 +19,13 @@ django.setup(set_prefix=False)
 from asgiref.sync import SyncToAsync  # noqa: E402
 from channels.auth import AuthMiddlewareStack  # noqa: E402
 from channels.routing import URLRouter  # noqa: E402
-from channels.security.websocket import AllowedHostsOriginValidator  # noqa: E402
 from django.core.handlers.asgi import ASGIHandler  # noqa: E402
 from django.db import connections  # noqa: E402
 from django.http import HttpResponseBase  # noqa: E402
 from django.urls import path, re_path  # noqa: E402
 
 from apps.core import networks, telemetry, tenancy  # noqa: E402
+from apps.core.origins import SocketOrigins  # noqa: E402
 from apps.core.rest.bodies import BodyLimit  # noqa: E402
 from apps.events import feed  # noqa: E402
 from apps.hub import consumers  # noqa: E402
@@ -65,7 +65,7 @@ _DJANGO: Any = Http()
 
 ROUTES: Final = URLRouter([path("ws/events", _EVENTS), re_path(r"", _NOWHERE)])
 # A browser brings the session along wherever the page came from, so the page's origin must be ours.
-BROWSERS: Final = AllowedHostsOriginValidator(AuthMiddlewareStack(ROUTES))
+BROWSERS: Final = SocketOrigins(AuthMiddlewareStack(ROUTES))
 HTTP: Final[Any] = BodyLimit(_DJANGO)
 
 

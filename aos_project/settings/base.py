@@ -59,9 +59,11 @@ MIDDLEWARE = [
     "apps.core.middleware.TraceMiddleware",
     "apps.identity.middleware.DenialMiddleware",
     "apps.core.metrics.MetricsMiddleware",
+    "apps.core.headers.HeadersMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "csp.middleware.CSPMiddleware",
+    "apps.core.origins.OriginMiddleware",
     "apps.hub.middleware.FirstStartMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -220,7 +222,12 @@ CONTENT_SECURITY_POLICY = {
 # Largest JSON body, and largest uploaded input file, in bytes.
 AOS_JSON_LIMIT_BYTES = env.integer("AOS_JSON_LIMIT_BYTES", default=1024 * 1024, minimum=1024)
 AOS_FILE_LIMIT_BYTES = env.integer("AOS_FILE_LIMIT_BYTES", default=10 * 1024 * 1024, minimum=1024)
+# How long a body may take to arrive.
+AOS_BODY_SECONDS = env.integer("AOS_BODY_SECONDS", default=120, minimum=1)
 DATA_UPLOAD_MAX_MEMORY_SIZE = AOS_JSON_LIMIT_BYTES
+# Our largest form has a few dozen fields, and takes a few files.
+DATA_UPLOAD_MAX_NUMBER_FIELDS = 1_000
+DATA_UPLOAD_MAX_NUMBER_FILES = 20
 
 # Who may connect at all, and who may open admin and Flower. Empty is everybody.
 AOS_ALLOWED_NETWORKS = env.networks("AOS_ALLOWED_NETWORKS", default=())

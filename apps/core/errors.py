@@ -108,3 +108,36 @@ class NotFromHere(AosError):
         "AOS does not answer at your address. Connect from a network it allows, or ask who operates "
         "it (AOS_ALLOWED_NETWORKS)."
     )
+
+
+class ForeignOrigin(AosError):
+    code = "origin_not_allowed"
+    title = "Another site asked"
+    status = HTTPStatus.FORBIDDEN
+    template = (
+        "This was asked by a page of another site. Ask from AOS's own pages, or bring an API token."
+    )
+
+
+class UriTooLong(AosError):
+    code = "uri_too_long"
+    title = "Address too long"
+    status = HTTPStatus.REQUEST_URI_TOO_LONG
+    template = "The address is longer than {limit} bytes. Send what is long in the body."
+
+
+class HeadersTooLarge(AosError):
+    code = "headers_too_large"
+    title = "Headers too large"
+    status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+    template = (
+        "The headers are more than {count} or larger than {limit} bytes together. Send fewer."
+    )
+
+
+class BodyTooSlow(AosError):
+    code = "body_too_slow"
+    title = "Too slow"
+    status = HTTPStatus.REQUEST_TIMEOUT
+    retryable = True
+    template = "The body did not arrive within {seconds} seconds. Send it again over a faster line."

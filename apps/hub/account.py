@@ -144,7 +144,11 @@ def logout(request: HubRequest) -> HttpResponse:
     came_from_provider = LEFT_BY_PROVIDER in request.session
     auth.logout(request)
     # Our session is over; the one at the provider is the person's to end.
-    return redirect(f"{reverse('login')}{'?out' if came_from_provider else ''}")
+    response = redirect(f"{reverse('login')}{'?out' if came_from_provider else ''}")
+    # Pages are not stored, but pictures and files may be. Not "cookies": that would end the sessions
+    # of other applications under the same domain; not "storage": it holds the theme and nothing else.
+    response.headers["Clear-Site-Data"] = '"cache"'
+    return response
 
 
 def locked_out(request: HttpRequest, *_: Any) -> HttpResponse:

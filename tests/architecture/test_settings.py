@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import subprocess
 import sys
 from pathlib import Path
@@ -68,3 +69,48 @@ def test_production_refuses_and_says_why(changed, told):
     assert done.returncode != 0
     assert "ImproperlyConfigured" in done.stderr
     assert told in done.stderr
+
+
+def test_djangos_own_deployment_checks_find_nothing_and_none_is_silenced():
+    environment = GOOD | {"AOS_SECRET_KEY": secrets.token_urlsafe(48)}
+    done = subprocess.run(
+        [sys.executable, "manage.py", "check", "--deploy", "--fail-level", "INFO"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "System check identified no issues (0 silenced)."
+
+
+COOKIES = """
+from django.conf import settings as s
+for kind in ("SESSION", "CSRF"):
+    print(*(getattr(s, f"{kind}_COOKIE_{part}") for part in
+        ("NAME", "SECURE", "HTTPONLY", "SAMESITE", "PATH", "DOMAIN")))
+print(s.SECURE_HSTS_SECONDS, s.SECURE_HSTS_INCLUDE_SUBDOMAINS, s.SECURE_SSL_REDIRECT)
+print(s.SECURE_CROSS_ORIGIN_OPENER_POLICY, s.SECURE_REFERRER_POLICY, s.SECURE_CONTENT_TYPE_NOSNIFF)
+print(s.X_FRAME_OPTIONS, s.USE_X_FORWARDED_HOST)
+"""
+
+
+def test_cookies_and_headers_of_production_are_strict():
+    done = subprocess.run(
+        [sys.executable, "-c", COOKIES],
+        cwd=ROOT,
+        env=GOOD,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert done.stdout.splitlines() == [
+        "__Host-sessionid True True Lax / None",
+        "__Host-csrftoken True True Lax / None",
+        "31536000 True True",
+        "same-origin same-origin True",
+        "DENY False",
+    ]

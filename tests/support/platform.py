@@ -102,7 +102,8 @@ class Platform:
         self._spawn(
             name,
             [sys.executable, "-m", "uvicorn", "aos_project.asgi:application", "--port", str(port),
-             "--lifespan", "on", "--ws", "websockets-sansio"],
+             "--lifespan", "on", "--ws", "websockets-sansio", "--http", "h11",
+             "--h11-max-incomplete-event-size", "65536"],
         )  # fmt: skip
         url = self.overrides["AOS_PUBLIC_URL"]
         wait_for("the web process", lambda: _answers(f"{url}/healthz"))

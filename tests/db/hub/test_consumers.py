@@ -27,6 +27,7 @@ from tests.events.cast import publish, token_for
 from tests.factories import make_organization, make_project, make_user, unwatched
 
 OUR_PAGE = b"http://127.0.0.1:8000"
+HOST = (b"host", b"127.0.0.1:8000")
 publish_ = sync_to_async(publish)
 
 
@@ -51,7 +52,7 @@ def browser(user, origin=OUR_PAGE):
     session[HASH_SESSION_KEY] = user.get_session_auth_hash()
     session.create()
     cookie = f"{settings.SESSION_COOKIE_NAME}={session.session_key}"
-    return [(b"origin", origin), (b"cookie", cookie.encode())]
+    return [HOST, (b"origin", origin), (b"cookie", cookie.encode())]
 
 
 @asynccontextmanager
@@ -144,7 +145,7 @@ async def test_another_path_is_refused(live):
 
 async def test_who_is_not_signed_in_is_told_so(live):
     project, _ = await scene()
-    anonymous = [(b"origin", OUR_PAGE)]
+    anonymous = [HOST, (b"origin", OUR_PAGE)]
     made_up = [(b"authorization", b"Bearer aos_pat_nobody_knows_this")]
 
     assert await closing_of(f"project={project.slug}", anonymous) == 4401
