@@ -3,7 +3,7 @@ from __future__ import annotations
 from django.urls import path
 
 from apps.hub import account, provider, queue, schedules, start, views
-from apps.hub.access import accounts, departments, grants, people, roles
+from apps.hub.access import accounts, checks, departments, grants, people, roles
 from apps.hub.audit import pages as audit
 
 urlpatterns = [
@@ -42,6 +42,7 @@ urlpatterns = [
         people.reset_second_factor,
         name="access_factor_reset",
     ),
+    path("access/people/<uuid:user_id>/check", checks.check, name="access_check"),
     path("access/people/<uuid:user_id>/tokens", accounts.issue, name="access_token_issue"),
     path("access/tokens/<uuid:token_id>", accounts.revoke, name="access_token_revoke"),
     path("access/departments", departments.index, name="access_departments"),

@@ -58,6 +58,7 @@ def places(olivia, oscar, project):
         "account": f"/access/people/{account.pk}",
         "roles": "/access/roles",
         "grant": f"/access/grant?who=user:{oscar.pk}",
+        "check": f"/access/people/{oscar.pk}/check?action=run.submit&scope=organization",
         "disable": f"/access/people/{oscar.pk}/disable",
         "token": f"/access/people/{account.pk}/tokens",
     }
@@ -239,6 +240,21 @@ def test_a_department_is_made_filled_given_a_role_and_removed(access, oscar):
     _ask(access, "Remove", exact=True)
     dialog.get_by_role("button", name="Remove it").click()
     expect(access.get_by_role("heading", name="No departments")).to_be_visible()
+
+
+def test_what_somebody_may_do_is_looked_up(access, oscar, project):
+    access.goto(f"/access/people/{oscar.pk}")
+    _ask(access, "What may they do?")
+    dialog = _dialog(access)
+    dialog.get_by_label("May they").select_option("run.submit")
+    dialog.get_by_role("button", name="Look").click()
+    expect(dialog.get_by_role("status")).to_contain_text("Yes.")
+    expect(dialog.get_by_role("status")).to_contain_text("Operator over the whole organization")
+
+    dialog.get_by_label("May they").select_option("people.manage")
+    dialog.get_by_role("button", name="Look").click()
+
+    expect(dialog.get_by_role("status")).to_contain_text("No.")
 
 
 def test_the_roles_are_a_table_from_the_matrix(access):

@@ -12,19 +12,17 @@ from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods
 
-from apps.agents.models import Agent
 from apps.core import clock
 from apps.core.errors import AosError, Invalid
+from apps.hub.access import place
 from apps.hub.access.asking import REASON, Ask, Done, arrive, ask, show
 from apps.hub.access.desk import page_of
 from apps.hub.visiting import HubRequest, may, person, signed_in
-from apps.identity import places
 from apps.identity.errors import StepUpRequired
 from apps.identity.models import Binding, Department, User
 from apps.identity.rest import page_actor
 from apps.identity.services import bindings
-from apps.identity.types import Place, Role, Scope
-from apps.projects.models import Project
+from apps.identity.types import Role
 
 Subject = User | Department
 _UNTIL: Final = "until"
@@ -66,7 +64,7 @@ def _grant(request: HubRequest, typed: QueryDict) -> Done:
         by=by,
         subject=subject,
         role=role,
-        place=_place(by.user, typed),
+        place=place.read(by.user, typed),
         expires_at=_end(typed),
         reason=typed.get("reason", "").strip()[:200],
     )
@@ -97,14 +95,6 @@ def _role(text: str) -> Role:
     return Role(text)
 
 
-def _place(user: User, typed: QueryDict) -> Place:
-    scope = typed.get("scope", "")
-    ref = "" if scope == Scope.ORGANIZATION else typed.get(scope, "").strip()
-    if scope != Scope.ORGANIZATION and not ref:
-        raise Invalid([{"field": scope or "scope", "rule": "must be chosen"}])
-    return places.find(user, scope, ref)
-
-
 def _end(typed: QueryDict) -> datetime | None:
     lasts = typed.get("lasts", "")
     if lasts != _UNTIL:
@@ -130,15 +120,13 @@ def _context(user: User, typed: Any, error: AosError | None) -> dict[str, Any]:
         "accounts": [each for each in everybody if each.is_service_account],
         "departments": departments,
         "roles": Role.choices,
-        "projects": Project.objects.visible_to(user).order_by("name"),
-        "agents": Agent.objects.visible_to(user).order_by("title"),
         "lengths": [(value, label) for value, (label, _) in _LASTS.items()],
         "typed": typed,
         "who": _who(chosen),
         "typed_until": _moment(typed),
         "error": str(error) if error else "",
         "back": page_of(chosen) if chosen else reverse("access_people"),
-    }
+    } | place.choices(user)
 
 
 def _who(subject: Subject | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -78,7 +78,7 @@ def held_by(users: Collection[User], *, to: User) -> dict[UUID, list[Held]]:
         sharing[department_id].append(user_id)
     found: dict[UUID, list[Held]] = defaultdict(list)
     theirs = Q(user__in=users) | Q(department__in=list(sharing))
-    for held in _told(Binding.objects.visible_to(to).filter(theirs), to=to):
+    for held in _of(Binding.objects.visible_to(to).filter(theirs), to=to):
         row = held.binding
         members = sharing[row.department_id] if row.department_id else []
         for holder in filter(None, [row.user_id, *members]):
@@ -87,14 +87,18 @@ def held_by(users: Collection[User], *, to: User) -> dict[UUID, list[Held]]:
 
 
 def of_department(department: Department, *, to: User) -> list[Held]:
-    return _told(Binding.objects.visible_to(to).filter(department=department), to=to)
+    return _of(Binding.objects.visible_to(to).filter(department=department), to=to)
 
 
-def _told(bindings: QuerySet[Binding], *, to: User) -> list[Held]:
-    rows = list(bindings.select_related("department", "user", "granted_by"))
+def _of(bindings: QuerySet[Binding], *, to: User) -> list[Held]:
+    return told(list(bindings.select_related("department", "user", "granted_by")), to=to)
+
+
+def told(rows: Sequence[Binding], *, to: User) -> list[Held]:
+    """Bindings with the names of their places, highest first, those that have ended last."""
     names = subjects.find(((row.scope, str(row.scope_id)) for row in rows), to=to)
     now = clock.now()
-    told = [
+    found = [
         Held(
             binding=row,
             place=_place(row, names),
@@ -102,7 +106,7 @@ def _told(bindings: QuerySet[Binding], *, to: User) -> list[Held]:
         )
         for row in rows
     ]
-    return sorted(told, key=_order)
+    return sorted(found, key=_order)
 
 
 def _place(row: Binding, names: dict[subjects.Key, Subject]) -> Subject:

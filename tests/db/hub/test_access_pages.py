@@ -69,6 +69,7 @@ def _every_page(cast, research, account):
     )
     with_id = {
         "access_person": cast.oscar,
+        "access_check": cast.oscar,
         "access_deactivate": cast.oscar,
         "access_reactivate": cast.oscar,
         "access_sign_out": cast.oscar,
@@ -112,7 +113,7 @@ def test_other_organizations_answer_like_what_does_not_exist(cast, research, acc
         path for path in _every_page(cast, research, account) if any(map(str.isdigit, path))
     ]
 
-    assert len(with_ids) == 11
+    assert len(with_ids) == 12
     for path in with_ids:
         assert sam.get(path).status_code == HTTPStatus.NOT_FOUND, path
         assert sam.post(path).status_code in {404, 405}, path
@@ -370,6 +371,60 @@ def test_the_matrix_is_shown_as_it_is(page):
     assert set(shown) == set(MATRIX)
     assert shown["run.submit"] == [False, True, True, True]
     assert shown["people.manage"] == [False, False, True, True]
+
+
+# Why
+
+
+@pytest.mark.parametrize(
+    ("query", "is_allowed", "says"),
+    [
+        ("action=run.submit&scope=organization", True, "the role operator over the organization"),
+        ("action=people.manage&scope=organization", False, "A browser needs a fresh proof for it."),
+        ("action=token.manage&scope=organization", True, "the role viewer anywhere"),
+    ],
+)
+def test_what_somebody_may_do_is_told_with_the_roles_behind_it(cast, page, query, is_allowed, says):
+    answer = page.get(f"/access/people/{cast.oscar.pk}/check?{query}").context["answer"]
+
+    assert answer.is_allowed is is_allowed
+    assert says in answer.says
+    assert [held.binding.role for held in answer.held] == ["operator"]
+
+
+def test_a_role_through_a_department_over_one_project_is_told(cast, page, by, research):
+    project = make_project(organization=cast.organization, name="Flight safety")
+    bindings.grant(by=by, subject=research, role=Role.OPERATOR, place=_over(project))
+    where = f"/access/people/{cast.vera.pk}/check?action=run.submit&scope="
+
+    here = page.get(f"{where}project&project={project.pk}")
+    elsewhere = page.get(f"{where}organization")
+
+    assert here.context["answer"].is_allowed
+    assert "Operator over the project Flight safety, through the department Research" in " ".join(
+        here.content.decode().split()
+    )
+    assert not elsewhere.context["answer"].is_allowed
+
+
+def test_somebody_disabled_may_do_nothing(cast, page, by):
+    people.deactivate(by=by, user=cast.oscar)
+    query = "action=run.read&scope=organization"
+
+    answer = page.get(f"/access/people/{cast.oscar.pk}/check?{query}").context["answer"]
+
+    assert (answer.is_allowed, answer.says) == (False, "The account is disabled.")
+
+
+def test_a_question_about_a_place_that_one_cannot_see_is_no_answer(cast, page):
+    theirs = make_project(organization=make_organization())
+    query = f"action=run.read&scope=project&project={theirs.pk}"
+
+    answer = page.get(f"/access/people/{cast.oscar.pk}/check?{query}")
+
+    assert answer.status_code == HTTPStatus.NOT_FOUND
+    assert "answer" not in answer.context
+    assert theirs.name not in answer.content.decode()
 
 
 # A fresh proof
