@@ -1,7 +1,8 @@
-"""Sandboxes: how long until a fresh one has said its first word, and how long a command takes.
+"""Sandboxes: how long until one has said its first word, how long a command takes, what one weighs.
 
 ``python -m benchmarks.sandbox``. Our driver, ``docker run --rm`` and the client library take turns
-on one engine, with the same image and the same hardening.
+on one engine, with the same image and the same hardening. The library ``llm-sandbox`` takes part where it
+is installed (``pip install llm-sandbox``), with its own settings but the same image, user and network.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Final
 
 from benchmarks import report, stats
+from benchmarks.peers import llm
 from benchmarks.peers.containers import Containers, Taken
 from benchmarks.report import Sheet
 from launcher import docker
@@ -32,10 +35,12 @@ IMAGE: Final = "aos/sandbox-base:latest"
 class Size:
     cold: int
     commands: int
+    held: int
+    megabytes: int
 
 
-FULL: Final = Size(cold=20, commands=60)
-QUICK: Final = Size(cold=2, commands=3)
+FULL: Final = Size(cold=20, commands=60, held=8, megabytes=100)
+QUICK: Final = Size(cold=2, commands=3, held=2, megabytes=2)
 
 
 def measure(*, image: str, size: Size, rounds: int) -> list[Sheet]:
@@ -44,16 +49,37 @@ def measure(*, image: str, size: Size, rounds: int) -> list[Sheet]:
     driver = DockerDriver(instance=f"bench-{os.getpid()}")
     peers = Containers(spec, instance=driver.instance, cpus=os.cpu_count() or 1)
     cold, command = _sheets()
+    held, moved = _weights(size)
     try:
         for turn in range(1, rounds + 1):
             print(f"sandboxes, round {turn} of {rounds}", file=sys.stderr, flush=True)
             _measure_cold(driver, peers, spec, number=size.cold, sheet=cold)
             _measure_commands(driver, peers, spec, number=size.commands, sheet=command)
+            _measure_held(driver, peers, spec, number=size.held, sheet=held)
+            _measure_moved(driver, peers, spec, megabytes=size.megabytes, sheet=moved)
     finally:
         driver.reap(lambda _: ())
         driver.close()
         peers.close()
-    return [cold, command]
+    return [cold, command, held, moved]
+
+
+def _weights(size: Size) -> tuple[Sheet, Sheet]:
+    return (
+        Sheet(
+            title=f"Memory of each of {size.held} sandboxes that wait (MiB)",
+            baseline="docker, asleep",
+            notes=("As the engine counts it for the container, without what the kernel may drop.",),
+        ),
+        Sheet(
+            title=f"A file of {size.megabytes} MB into the workspace and out of it (milliseconds)",
+            baseline="docker cp",
+            notes=(
+                "Ours goes through the supervisor, which follows no link, and is hashed on the way out; "
+                "docker cp is the engine's own archive call.",
+            ),
+        ),
+    )
 
 
 def _sheets() -> tuple[Sheet, Sheet]:
@@ -64,7 +90,9 @@ def _sheets() -> tuple[Sheet, Sheet]:
             notes=(
                 "first: from the call to the command's first output. all: until nothing is left.",
                 "Ours runs the command under a supervisor that caps output, time and what it leaves "
-                "behind; the others run it as the container's own process.",
+                "behind; docker and its library run it as the container's own process.",
+                "warm: made beforehand, and asked whether it lives. The one statement that claims it in "
+                "PostgreSQL comes on top.",
             ),
         ),
         Sheet(
@@ -82,12 +110,17 @@ def _measure_cold(
         "docker run --rm": lambda: peers.run_by_cli(SAY),
         "docker library": lambda: peers.run_by_api(SAY),
         "aos": lambda: _fresh(driver, spec),
+        "aos, warm": lambda: _warm(driver, spec),
     }
     taken: dict[str, list[Taken]] = {name: [] for name in systems}
     # One of each in turn: what else happens on the machine meets all of them.
     for _ in range(number):
         for name, once in systems.items():
             taken[name].append(once())
+    if llm.is_here():  # waits ten seconds for each container to stop, so it has fewer turns
+        taken["llm-sandbox"] = [
+            llm.fresh(spec, f"sh -c '{SAY[2]}'") for _ in range(max(1, number // 5))
+        ]
     for name, times in taken.items():
         first = [each.first_output * 1000 for each in times]
         whole = [each.all * 1000 for each in times]
@@ -110,6 +143,72 @@ def _fresh(driver: DockerDriver, spec: SandboxSpec) -> Taken:
         for _ in output:
             pass
     return Taken(first_output=first, all=time.perf_counter() - begun)
+
+
+def _warm(driver: DockerDriver, spec: SandboxSpec) -> Taken:
+    with driver.start(spec, sandbox_id=uuid.uuid4().hex) as sandbox:
+        begun = time.perf_counter()
+        sandbox.ping()
+        output = iter(sandbox.run(Command(argv=SAY)))
+        next(output)
+        first = time.perf_counter() - begun
+        for _ in output:
+            pass
+    return Taken(first_output=first, all=time.perf_counter() - begun)
+
+
+def _measure_held(
+    driver: DockerDriver, peers: Containers, spec: SandboxSpec, *, number: int, sheet: Sheet
+) -> None:
+    asleep = [peers.standing() for _ in range(number)]
+    try:
+        sheet.add("docker, asleep", memory=peers.memory_mib([name for name, _ in asleep]))
+    finally:
+        for _, remove in asleep:
+            remove()
+    with ExitStack() as stack:
+        held = [
+            stack.enter_context(driver.start(spec, sandbox_id=uuid.uuid4().hex))
+            for _ in range(number)
+        ]
+        sheet.add("aos, warm", memory=peers.memory_mib([sandbox.handle for sandbox in held]))
+
+
+def _measure_moved(
+    driver: DockerDriver, peers: Containers, spec: SandboxSpec, *, megabytes: int, sheet: Sheet
+) -> None:
+    data = os.urandom(megabytes * 1_000_000)
+    name, remove = peers.standing()
+    try:
+        into = _timed_ms(lambda: peers.copy_in(name, data))
+        sheet.add("docker cp", into=into, out=_timed_ms(lambda: peers.copy_out(name, len(data))))
+    finally:
+        remove()
+    with driver.start(spec, sandbox_id=uuid.uuid4().hex) as sandbox:
+        into = _timed_ms(lambda: sandbox.put_files({"out/data": data}))
+        sheet.add("aos", into=into, out=_timed_ms(lambda: _collect(sandbox, len(data))))
+
+
+def _collect(sandbox: Sandbox, size: int) -> None:
+    (artifact,) = sandbox.collect(("data",), sink=_Nowhere()).artifacts
+    if artifact.size != size:
+        raise RuntimeError(f"{artifact.size} bytes came out of {size}")
+
+
+class _Nowhere:
+    """Where collected bytes go that nobody wants."""
+
+    def open(self, name: str, *, size: int) -> _Nowhere:
+        return self
+
+    def write(self, data: bytes) -> None:
+        """Nothing is kept."""
+
+    def keep(self, *, sha256: str) -> None:
+        """Nothing is kept."""
+
+    def discard(self) -> None:
+        """Nothing is kept."""
 
 
 def _measure_commands(

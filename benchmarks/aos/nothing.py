@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping
 
 from workers.sandbox.artifacts import ArtifactLimits, ArtifactSink, Collected
 from workers.sandbox.base import (
@@ -18,6 +18,7 @@ from workers.sandbox.base import (
     SandboxDriver,
     SandboxSpec,
 )
+from workers.sandbox.egress.policy import Denial
 
 
 class NothingSandbox(Sandbox):
@@ -53,6 +54,12 @@ class NothingSandbox(Sandbox):
     def ping(self) -> None:
         return
 
+    def watch_egress(self, tell: Callable[[Denial], None]) -> None:
+        return
+
+    def traffic(self) -> None:
+        return
+
     def kill(self) -> None:
         return
 
@@ -66,6 +73,9 @@ class NothingDriver(SandboxDriver):
 
     def start(self, spec: SandboxSpec, *, sandbox_id: str) -> Sandbox:
         return NothingSandbox(sandbox_id=sandbox_id, image=spec.image)
+
+    def exact_image(self, image: str) -> str:
+        return image
 
     def reap(self, keep: Keep) -> int:
         return 0

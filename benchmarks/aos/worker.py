@@ -22,7 +22,7 @@ from benchmarks import stamps
 from benchmarks.aos.nothing import NothingDriver
 from workers import executor, sandbox
 from workers.node import Node
-from workers.sandbox.base import SandboxDriver
+from workers.supply import Supply
 
 __all__ = ["app"]
 
@@ -39,10 +39,10 @@ def _do_nothing(started: Started, **_parts: object) -> None:
     stamps.note(stamps.FINISH, key)
 
 
-def _in_no_sandbox(started: Started, *, node: Node, driver: SandboxDriver) -> None:
+def _in_no_sandbox(started: Started, *, node: Node, supply: Supply) -> None:
     key = str(started.public_id)
     stamps.note(stamps.START, key)
-    _execute(started, node=node, driver=driver)
+    _execute(started, node=node, supply=supply)
     stamps.note(stamps.FINISH, key)
 
 

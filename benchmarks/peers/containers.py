@@ -6,7 +6,9 @@ process instead of one given to a supervisor inside.
 
 from __future__ import annotations
 
+import io
 import subprocess
+import tarfile
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -68,6 +70,28 @@ class Containers:
         name = self._create(["sleep", "600"])
         self.api.start(name)
         return name, lambda: self._remove(name)
+
+    def memory_mib(self, names: Sequence[str]) -> float:
+        """What the engine counts for each container, on average."""
+        total = 0
+        for name in names:
+            told = self.api.stats(name, stream=False)["memory_stats"]
+            dropped = told["stats"].get("total_inactive_file") or told["stats"].get("inactive_file")
+            total += told["usage"] - (dropped or 0)
+        return total / len(names) / (1024 * 1024)
+
+    def copy_in(self, name: str, data: bytes) -> None:
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w") as archive:
+            member = tarfile.TarInfo("data")
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+        self.api.put_archive(name, WORKSPACE, packed.getvalue())
+
+    def copy_out(self, name: str, size: int) -> None:
+        pieces, _ = self.api.get_archive(name, f"{WORKSPACE}/data")
+        if sum(map(len, pieces)) < size:
+            raise RuntimeError("the archive is shorter than the file")
 
     def exec_by_cli(self, name: str, argv: Sequence[str]) -> None:
         _expect(
