@@ -17,8 +17,8 @@ django.setup(set_prefix=False)
 
 # Everything below needs Django's apps to be loaded.
 from asgiref.sync import SyncToAsync  # noqa: E402
-from channels.auth import AuthMiddlewareStack  # noqa: E402
 from channels.routing import URLRouter  # noqa: E402
+from channels.sessions import SessionMiddlewareStack  # noqa: E402
 from django.core.handlers.asgi import ASGIHandler  # noqa: E402
 from django.db import connections  # noqa: E402
 from django.http import HttpResponseBase  # noqa: E402
@@ -65,7 +65,7 @@ _DJANGO: Any = Http()
 
 ROUTES: Final = URLRouter([path("ws/events", _EVENTS), re_path(r"", _NOWHERE)])
 # A browser brings the session along wherever the page came from, so the page's origin must be ours.
-BROWSERS: Final = SocketOrigins(AuthMiddlewareStack(ROUTES))
+BROWSERS: Final = SocketOrigins(SessionMiddlewareStack(ROUTES))
 HTTP: Final[Any] = BodyLimit(_DJANGO)
 
 

@@ -45,6 +45,12 @@ def secret(name: str, *, default: str | None = None) -> str:
     return text(name, default=default)
 
 
+def secrets(name: str, *, default: tuple[str, ...] = ()) -> list[str]:
+    """Several secrets, separated by commas or, in a file, by lines."""
+    given = secret(name, default=",".join(default)).replace("\n", ",")
+    return [word.strip() for word in given.split(",") if word.strip()]
+
+
 def flag(name: str, *, default: bool) -> bool:
     raw = os.environ.get(name, "").strip().lower()
     if not raw:

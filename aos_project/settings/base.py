@@ -24,6 +24,8 @@ AOS_DATA_DIR = Path(env.text("AOS_DATA_DIR", default=str(BASE_DIR / ".aos"))).re
 
 DEBUG = False
 SECRET_KEY = env.secret("AOS_SECRET_KEY", default="")
+# Former keys: what they signed and sealed is still read, and nothing new is made with them.
+SECRET_KEY_FALLBACKS = env.secrets("AOS_SECRET_KEY_FALLBACKS", default=())
 ALLOWED_HOSTS = env.words("AOS_ALLOWED_HOSTS", default=("127.0.0.1", "localhost", "[::1]"))
 CSRF_TRUSTED_ORIGINS = env.words("AOS_TRUSTED_ORIGINS", default=(AOS_PUBLIC_URL,))
 
@@ -186,6 +188,7 @@ if not AOS_PASSWORD_SIGN_IN and not AOS_OIDC_ISSUER:
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "/"
 LOGOUT_REDIRECT_URL = "login"
+SESSION_ENGINE = "apps.identity.sessionstore"
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_AGE = int(timedelta(hours=12).total_seconds())

@@ -35,6 +35,15 @@ def _refuse(reason: str) -> None:
 
 if len(SECRET_KEY) < 32 or SECRET_KEY.startswith(("dev-only", "django-insecure", "change")):
     _refuse("AOS_SECRET_KEY is a default or shorter than 32 characters; set a random one.")
+if any(len(key) < 32 for key in (*SECRET_KEY_FALLBACKS, AOS_TOKEN_PEPPER)):
+    _refuse("AOS_SECRET_KEY_FALLBACKS or AOS_TOKEN_PEPPER has a key of fewer than 32 characters.")
+if len({SECRET_KEY, *SECRET_KEY_FALLBACKS}) != 1 + len(SECRET_KEY_FALLBACKS):
+    _refuse("AOS_SECRET_KEY is among AOS_SECRET_KEY_FALLBACKS, or one is named twice.")
+if SECRET_KEY_FALLBACKS and AOS_TOKEN_PEPPER == SECRET_KEY:
+    _refuse(
+        "AOS_SECRET_KEY has changed and AOS_TOKEN_PEPPER is not set, so that no API token would be"
+        " accepted; set AOS_TOKEN_PEPPER to the key that AOS was installed with."
+    )
 if not ALLOWED_HOSTS or "*" in ALLOWED_HOSTS:
     _refuse("AOS_ALLOWED_HOSTS must name the hosts you serve, and '*' is not a name.")
 if env.flag("DEBUG", default=False) or env.flag("AOS_DEBUG", default=False):

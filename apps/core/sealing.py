@@ -33,6 +33,15 @@ def unseal(sealed: bytes | memoryview) -> str:
         raise Unreadable from error
 
 
+def is_stale(sealed: bytes | memoryview) -> bool:
+    """Whether a fallback sealed this: it is to be sealed anew before that one is taken away."""
+    try:
+        Fernet(_derived(settings.SECRET_KEY)).decrypt(bytes(sealed))
+    except InvalidToken:
+        return True
+    return False
+
+
 def _boxes() -> MultiFernet:
     keys = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
     return MultiFernet([Fernet(_derived(str(key))) for key in keys])

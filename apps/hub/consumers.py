@@ -23,9 +23,8 @@ from apps.hub.watching import EventQuery
 from apps.identity import denials, limiting
 from apps.identity.actor import Actor
 from apps.identity.errors import TokenInvalid
-from apps.identity.models import User
 from apps.identity.services import tokens
-from apps.identity.watch import Watch
+from apps.identity.watch import Watch, signed_in
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -157,8 +156,9 @@ def _actor(scope: Scope) -> Actor:
             raise
         by = Actor(user=token.user, token=token)
     else:
-        user = scope.get("user")
-        if not isinstance(user, User):
+        session = scope.get("session")
+        user = signed_in(session.session_key) if session and session.session_key else None
+        if user is None:
             _count_stranger(scope)
             raise _Closed(NOT_SIGNED_IN, "Sign in first.")
         by = Actor(user=user)

@@ -54,6 +54,11 @@ def test_production_starts_with_good_settings():
         ({"DATABASE_URL": "mysql://db/aos"}, "must look like postgresql://"),
         ({"REDIS_URL": None}, "REDIS_URL is required"),
         ({"AOS_WORKER_SLOTS": "many"}, "is not a whole number"),
+        ({"AOS_SECRET_KEY_FALLBACKS": "o" * 50}, "set AOS_TOKEN_PEPPER to the key"),
+        ({"AOS_SECRET_KEY_FALLBACKS": "k" * 50, "AOS_TOKEN_PEPPER": "p" * 50}, "is among"),
+        ({"AOS_SECRET_KEY_FALLBACKS": f"{'o' * 50},{'o' * 50}"}, "named twice"),
+        ({"AOS_SECRET_KEY_FALLBACKS": "short"}, "fewer than 32"),
+        ({"AOS_TOKEN_PEPPER": "short"}, "fewer than 32"),
         ({"AOS_LIMIT_READ": "fast"}, "is not a rate such as 600/m"),
         ({"AOS_LIMIT_READ": "0/m"}, "is not a rate such as 600/m"),
         ({"AOS_LIMIT_READ": "5/d"}, "is not a rate such as 600/m"),
@@ -69,6 +74,12 @@ def test_production_refuses_and_says_why(changed, told):
     assert done.returncode != 0
     assert "ImproperlyConfigured" in done.stderr
     assert told in done.stderr
+
+
+def test_a_changed_key_is_taken_with_its_former_ones():
+    done = boot(AOS_SECRET_KEY_FALLBACKS=f"{'o' * 50}, {'p' * 50}", AOS_TOKEN_PEPPER="o" * 50)
+
+    assert done.stdout.strip() == "False docker", done.stderr
 
 
 def test_djangos_own_deployment_checks_find_nothing_and_none_is_silenced():

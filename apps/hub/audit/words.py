@@ -55,6 +55,7 @@ SENTENCES: Final[Mapping[str, tuple[str, ...]]] = {
     "second_factor.begin": ("began to set up an authenticator app",),
     "second_factor.confirm": ("turned their authenticator app on",),
     "second_factor.recover": ("used a recovery code",),
+    "second_factor.reseal": ("moved the authenticator app's secret to the new key",),
     "second_factor.remove": ("removed their authenticator app",),
     "second_factor.reset": ("took the second factor of {user} away",),
     "service_account.add": ("made the service account {user}",),

@@ -70,7 +70,7 @@ def confirm(*, by: Actor, code: str) -> list[str]:
     factor = SecondFactor.objects.filter(user=user, confirmed_at=None).first()
     if factor is None:
         raise Conflict(reason="Begin the setup first.")
-    if not _takes(factor, code):
+    if not _takes(by, factor, code):
         raise Invalid([{"field": "code", "rule": "is not the app's present code; check its clock"}])
     SecondFactor.objects.filter(pk=factor.pk).update(confirmed_at=clock.now())
     codes = _renew_codes(user)
@@ -126,7 +126,7 @@ def check(user: User, code: str) -> bool:
     if factor is None:
         return False
     if typed.isascii() and typed.isdigit() and len(typed) == 6:
-        return _takes(factor, typed)
+        return _takes(by, factor, typed)
     used = RecoveryCode.objects.filter(user=user, code_hash=_hash(typed), used_at=None).update(
         used_at=clock.now()
     )
@@ -139,7 +139,7 @@ def codes_left(user: User) -> int:
     return RecoveryCode.objects.filter(user=user, used_at=None).count()
 
 
-def _takes(factor: SecondFactor, code: str) -> bool:
+def _takes(by: Actor, factor: SecondFactor, code: str) -> bool:
     app = pyotp.TOTP(sealing.unseal(factor.sealed_secret), interval=_STEP_S)
     now = int(clock.now().timestamp()) // _STEP_S
     if not code.isascii():
@@ -147,8 +147,18 @@ def _takes(factor: SecondFactor, code: str) -> bool:
     for step in range(now - _TOLERANCE, now + _TOLERANCE + 1):
         if step > factor.last_step and hmac.compare_digest(app.generate_otp(step), code):
             SecondFactor.objects.filter(pk=factor.pk).update(last_step=step)
+            _move(by, factor)
             return True
     return False
+
+
+def _move(by: Actor, factor: SecondFactor) -> None:
+    """Bring the secret under the key of today, if it is still under one of yesterday."""
+    if not sealing.is_stale(factor.sealed_secret):
+        return
+    sealed = sealing.seal(sealing.unseal(factor.sealed_secret))
+    SecondFactor.objects.filter(pk=factor.pk).update(sealed_secret=sealed)
+    _audit(by, "second_factor.reseal")
 
 
 def _renew_codes(user: User) -> list[str]:

@@ -124,7 +124,7 @@ def test_nobody_can_empty_the_bucket_of_somebody_else(allow, cast):
     assert Client().get("/api/me", HTTP_AUTHORIZATION=f"Bearer {value}").status_code == 200
 
 
-def test_signing_in_is_counted_by_address(allow):
+def test_signing_in_is_counted_by_address(allow, cast):
     allow(sign_in=2)
     form = {"username": "olivia", "password": "x"}
     first, _, third = (Client().post("/login", form) for _ in range(3))

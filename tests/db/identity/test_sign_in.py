@@ -11,7 +11,7 @@ from django.contrib.auth.hashers import make_password
 from django.contrib.sessions.models import Session
 from django.test import Client
 
-from apps.core import clock
+from apps.core import clock, sealing
 from apps.core.errors import Conflict, Invalid, NotAllowed
 from apps.events.models import AuditEntry
 from apps.identity import denials
@@ -20,6 +20,7 @@ from apps.identity.errors import StepUpRequired
 from apps.identity.models import ApiToken, RecoveryCode, SecondFactor, SignIn, User
 from apps.identity.services import passwords, second_factor, sessions, tokens
 from apps.identity.types import Role
+from apps.identity.watch import signed_in
 from tests.faces import api, key, problem, session
 from tests.factories import make_actor, make_cast, make_user, unwatched
 
@@ -521,3 +522,55 @@ def test_the_api_key_header_is_not_needed_here():
     """Idempotency keys are for programs; the account's forms are sent by people."""
     cast = make_cast()
     assert session(cast.vera).post("/account/sessions/others", headers=key()).status_code == 302
+
+
+# The secret key changes
+
+
+@pytest.fixture
+def rotate(settings):
+    def change(key, *former):
+        settings.SECRET_KEY, settings.SECRET_KEY_FALLBACKS = key, list(former)
+
+    return change
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_second_factor_survives_a_change_of_the_key_and_moves_to_the_new_one(person, now, rotate):
+    rotate("old-key-of-fifty")
+    app, _ = set_up(person)
+    rotate("new-key-of-fifty", "old-key-of-fifty")
+    now(seconds=60)
+    assert second_factor.check(person, code_of(app))
+
+    rotate("new-key-of-fifty")
+    now(seconds=60)
+
+    assert second_factor.check(person, code_of(app))
+
+
+def test_without_the_former_key_a_second_factor_cannot_be_read(person, now, rotate):
+    rotate("old-key-of-fifty")
+    app, _ = set_up(person)
+    rotate("new-key-of-fifty")
+    now(seconds=60)
+
+    with pytest.raises(sealing.Unreadable, match="AOS_SECRET_KEY"):
+        second_factor.check(person, code_of(app))
+
+
+def test_a_browser_stays_signed_in_over_a_change_of_the_key(person, rotate):
+    rotate("old-key-of-fifty")
+    browser, _ = sign_in(person)
+
+    rotate("new-key-of-fifty", "old-key-of-fifty")
+    before = browser.cookies["sessionid"].value
+    # A socket or a stream that asks first leaves the session as it is.
+    assert signed_in(before) == person
+    assert browser.get("/runs").status_code == 200
+    after = browser.cookies["sessionid"].value
+    assert SignIn.objects.get(user=person).session_key == after != before
+
+    rotate("newest-key-of-fifty")
+    assert signed_in(after) is None
+    assert browser.get("/runs").status_code == 302
