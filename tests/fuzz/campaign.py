@@ -27,6 +27,7 @@ STREAM_S: Final = 1.0
 # file's name may be stored, that the input fits the agent. Refusing those is right.
 POSITIVE: Final = ["2xx", "3xx", "401", "403", "404", "409", "422", "429"]
 _REFUSED: Final = "Schema-valid request rejected"
+_TAKEN: Final = "Schema-violating request accepted"
 _MEANING: Final = ("This cursor is not one of ours",)
 
 
@@ -54,7 +55,7 @@ class Report:
                     failure = check.failure_info.failure
                     told = f"{failure.message}\n{check.failure_info.code_sample}"
                     said = _said(recorder.interactions.get(case_id))
-                    if failure.title != _REFUSED or not any(word in said for word in _MEANING):
+                    if not _is_right(failure, told, said):
                         self._fail(f"{recorder.label}: {check.name}", told, said)
 
     def _look(self, label: str, interaction: Any) -> None:
@@ -83,6 +84,13 @@ class Report:
         lines = [f"{self.cases} cases over {len(self.operations)} operations: {self.statuses}"]
         lines += [f"\n{self.found[name]} x {name}\n{how}" for name, how in self.failures.items()]
         return "\n".join(lines + self.errors)
+
+
+def _is_right(failure: Any, told: str, said: str) -> bool:
+    if failure.title == _REFUSED:
+        return any(word in said for word in _MEANING)
+    # The parts of a form have no types: a number on the wire is the text of its digits.
+    return "violates `type`" in told and "multipart/form-data" in told and failure.title == _TAKEN
 
 
 def _said(interaction: Any) -> str:
@@ -119,8 +127,12 @@ def run(
                 "no-shrink": True,
             },
             "phases": {
-                name: {"enabled": name in phases}
-                for name in ("examples", "coverage", "fuzzing", "stateful")
+                "stateful": {"enabled": False},
+                # Ids out of answers would include those of the one who asks, who is then removed.
+                **{
+                    name: {"enabled": name in phases, "extra-data-sources": {"responses": False}}
+                    for name in ("examples", "coverage", "fuzzing")
+                },
             },
             "dictionaries": {name: {"values": list(values)} for name, values in words.items()},
             "parameters": {

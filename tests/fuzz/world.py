@@ -18,11 +18,14 @@ from apps.runs.models import Run
 from tests.factories import (
     make_agent,
     make_agent_version,
+    make_binding,
+    make_department,
     make_file,
     make_organization,
     make_project,
     make_run,
     make_schedule,
+    make_service_account,
     make_token,
     make_user,
 )
@@ -87,6 +90,11 @@ def make_world(word: str) -> World:
             )
         elif run == failed:
             stand_in.fail("command_failed", f"{word} failed")
+    # Others than those who ask: who takes rights away from himself would ask no further.
+    guest = make_user(organization=organization, username=f"{word}-guest")
+    robot = make_service_account(organization=organization, username=f"{word}-robot")
+    crew = make_department(guest, organization=organization)
+    bindings = [make_binding(each, Role.VIEWER, project) for each in (guest, robot, crew)]
     schedule = make_schedule(project=project, agent=agent, by=by, name=f"{word} schedule")
     spare = [_spare_token(person) for person in people.values()]
     return World(
@@ -98,7 +106,12 @@ def make_world(word: str) -> World:
             "project": [project.slug, str(project.pk)],
             "agent": [agent.slug, str(agent.pk)],
             "number": ["1", "2"],
+            "queue": ["default"],
+            "priority": ["normal", "urgent"],
             "name": ["report.md"],
+            "user": [str(guest.pk), guest.username, str(robot.pk), robot.username],
+            "department_id": [str(crew.pk)],
+            "binding_id": [str(binding.pk) for binding in bindings],
             "schedule_id": [str(schedule.pk)],
             "token_id": [str(token.pk) for token in spare],
         },

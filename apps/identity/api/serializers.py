@@ -106,6 +106,7 @@ class DepartmentBriefSerializer(serializers.Serializer[Any]):
 
 
 class PersonSerializer(serializers.ModelSerializer[User]):
+    email = serializers.CharField(help_text="Empty when none is known.")
     departments = DepartmentBriefSerializer(many=True)
     has_second_factor = serializers.BooleanField()
 
@@ -210,6 +211,7 @@ class BindingSerializer(serializers.ModelSerializer[Binding]):
     granted_by = serializers.CharField(
         source="granted_by.username",
         default=None,
+        allow_null=True,
         help_text="Null when nobody did: at the founding.",
     )
     has_ended = serializers.SerializerMethodField()
@@ -316,7 +318,10 @@ class ThroughSerializer(serializers.Serializer[Any]):
     scope = serializers.ChoiceField(choices=Scope.choices)
     scope_id = serializers.UUIDField()
     department = serializers.CharField(
-        source="department.name", default=None, help_text="Null for a binding of one's own."
+        source="department.name",
+        default=None,
+        allow_null=True,
+        help_text="Null for a binding of one's own.",
     )
     expires_at = serializers.DateTimeField(allow_null=True)
 
