@@ -113,6 +113,17 @@ def mapping(name: str, *, default: str = "") -> dict[str, str]:
     return found
 
 
+def pairs(name: str, *, default: str) -> dict[str, str]:
+    """A comma-separated list of ``key=value``."""
+    found = dict[str, str]()
+    for word in filter(None, map(str.strip, text(name, default=default).split(","))):
+        key, sign, value = word.partition("=")
+        if not (key.strip() and sign and value.strip()):
+            raise ImproperlyConfigured(f"{name} holds {word!r}, which is not key=value.")
+        found[key.strip()] = value.strip()
+    return found
+
+
 def database(name: str, *, default: str | None = None) -> dict[str, Any]:
     """Django's DATABASES entry from a ``postgresql://`` URL; ``?host=`` may name a socket folder."""
     url = secret(name, default=default)

@@ -42,6 +42,19 @@ def run(submit: Callable[[], str], *, count: int, rate: float) -> None:
     json.dump({"began": began, "ended": ended, "cpu_s": _cpu_s() - cpu, "jobs": jobs}, sys.stdout)
 
 
+def run_in_bulk(submit: Callable[[int], list[str]], *, count: int, size: int) -> None:
+    """Hand over ``count`` jobs, ``size`` a call."""
+    jobs = []
+    cpu = _cpu_s()
+    began = time.time()
+    while len(jobs) < count:
+        before = time.time()
+        keys = submit(min(size, count - len(jobs)))
+        jobs += [(key, before, time.time()) for key in keys]
+    ended = time.time()
+    json.dump({"began": began, "ended": ended, "cpu_s": _cpu_s() - cpu, "jobs": jobs}, sys.stdout)
+
+
 def _arrivals(count: int, rate: float) -> list[float]:
     """Evenly many in each interval, at a random moment of it.
 

@@ -36,6 +36,9 @@ class Submitted:
 class System(ABC):
     """One system on a stage. Brought up for a round, then ended: an idle peer costs nothing."""
 
+    #: Whether submitting one by one against a running worker is measured as well.
+    streams = True
+
     def __init__(self, name: str, stage: Stage) -> None:
         self.name = name
         self.stage = stage
@@ -109,11 +112,17 @@ class Aos(System):
     """The engine and a worker, by the Procfile's command lines; only the work itself is replaced."""
 
     def __init__(
-        self, name: str, stage: Stage, *, body: str = "nothing", over_http: bool = False,
-        tells_claim: bool = False,
+        self, name: str, stage: Stage, *, script: bool = False, over_http: bool = False,
+        tells_claim: bool = False, bulk: int = 0, one_a_message: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(name, stage)
-        self._own = {"AOS_BENCH_BODY": body, "AOS_BENCH_CLAIM": "1" if tells_claim else "0"}
+        self._own = {
+            "AOS_FUNCTIONS": "bench.nothing=benchmarks.aos.functions:nothing",
+            "AOS_BENCH_CLAIM": "1" if tells_claim else "0",
+        }
+        if one_a_message:
+            self._own["AOS_MESSAGE_WORK_MS"] = "0"
+        self._words = ["--sleep", "0"] * script + ["--bulk", str(bulk)] * bool(bulk)
         self._tells_claim = tells_claim
         self._over_http = over_http
         self._port = 0
@@ -133,7 +142,7 @@ class Aos(System):
         return argv
 
     def submitter(self) -> list[str]:
-        words = ["-m", "benchmarks.aos.submit"]
+        words = ["-m", "benchmarks.aos.submit", *self._words]
         return [*words, "--port", str(self._port)] if self._over_http else words
 
     @property
@@ -178,3 +187,27 @@ class Celery(System):
 
     def submitter(self) -> list[str]:
         return ["-m", "benchmarks.peers.submit", self._kind]
+
+
+class Procrastinate(System):
+    """Its worker with as many jobs at a time as ours."""
+
+    @property
+    def env(self) -> dict[str, str]:
+        return self.stage.plain_env
+
+    def start_rest(self) -> None:
+        return
+
+    def worker(self) -> list[str]:
+        argv = [
+            sys.executable,
+            "-m",
+            "procrastinate",
+            "--app",
+            "benchmarks.peers.procrastinating.app",
+        ]
+        return [*argv, "worker", "--concurrency", self.stage.env["AOS_WORKER_SLOTS"]]
+
+    def submitter(self) -> list[str]:
+        return ["-m", "benchmarks.peers.procrastinating"]

@@ -5,11 +5,8 @@ from __future__ import annotations
 import logging
 import mimetypes
 import time
-from collections.abc import Callable
 from typing import Final
 
-from django.conf import settings
-from django.db import InterfaceError, OperationalError, connection
 from opentelemetry import trace
 
 from apps.core import blobs, tracing
@@ -19,7 +16,8 @@ from apps.runs.services import leases
 from apps.runs.types import ArtifactData, Failure, Started
 from apps.sandboxes.services import tracking
 from apps.sandboxes.types import EgressMode
-from workers.node import Node, Stop, Task
+from workers import ends
+from workers.node import Node, Task
 from workers.output import Transcript
 from workers.runlog import RunLog
 from workers.sandbox.base import Output, Sandbox, SandboxSpec
@@ -29,7 +27,6 @@ from workers.workspace import command_for, files_for, sandbox_spec
 logger = logging.getLogger(__name__)
 
 STDERR: Final = 2
-_TRY_AGAIN_S: Final = 0.5
 
 
 class RunFailed(AosError):
@@ -47,8 +44,8 @@ def execute(started: Started, *, node: Node, supply: Supply) -> None:
     """Execute one attempt and report its end. Raises ``LeaseLost`` when the run is not ours."""
     log = RunLog(started)
     task = Task(started.lease, log)
-    node.hold(task)
-    try:
+    began = time.monotonic()
+    with node.holding([task]):
         with tracing.TRACER.start_as_current_span(
             f"run {started.agent_slug}",
             context=tracing.context_of(started.trace),
@@ -61,8 +58,7 @@ def execute(started: Started, *, node: Node, supply: Supply) -> None:
             },
         ):
             _Attempt(started, task=task, supply=supply).carry_out()
-    finally:
-        node.release(task)
+        node.paces.add(started.version_id, time.monotonic() - began)
 
 
 class _Attempt:
@@ -95,27 +91,19 @@ class _Attempt:
                 )
             )
         else:
-            _insist(lambda: self._succeed(artifacts))
+            self._succeed(artifacts)
 
     def _succeed(self, artifacts: list[ArtifactData]) -> None:
-        self._task.log.flush()
-        leases.succeed(self._started, result=self._transcript.result, artifacts=artifacts)
+        after, lines = self._task.log.take()
+        result = self._transcript.result
+        ends.insist(
+            lambda: leases.succeed(
+                self._started, result=result, after=after, lines=lines, artifacts=artifacts
+            )
+        )
 
     def _report(self, failure: Failure) -> None:
-        _insist(lambda: self._end(failure))
-
-    def _end(self, failure: Failure) -> None:
-        stopped = self._task.stopped
-        if stopped == Stop.LOST:
-            raise LeaseLost(run_id=self._started.public_id)
-        self._task.log.flush()
-        if stopped == Stop.CANCELLED:
-            leases.confirm_cancelled(self._started)
-        elif stopped == Stop.DRAINED:
-            leases.give_back(self._started)
-        else:
-            trace.get_current_span().set_status(trace.StatusCode.ERROR, failure.code)
-            leases.fail(self._started, failure)
+        ends.report(self._started, self._task, failure)
 
     def _in_sandbox(self) -> list[ArtifactData]:
         leases.note_isolation(self._started, self._supply.driver.isolation)
@@ -189,24 +177,6 @@ class _Attempt:
             )
             for item in collected.artifacts
         ]
-
-
-def _insist(report: Callable[[], None]) -> None:
-    """Report an outcome, waiting for a database that is away as long as we may still act.
-
-    Safe to repeat: a report that did arrive took the lease, and the repetition is ``LeaseLost``.
-    """
-    give_up = time.monotonic() + settings.AOS_SELF_FENCE.total_seconds()
-    while True:
-        try:
-            report()
-        except (OperationalError, InterfaceError):
-            connection.close()
-            if time.monotonic() > give_up:
-                raise
-            time.sleep(_TRY_AGAIN_S)
-        else:
-            return
 
 
 class _Store:

@@ -21,11 +21,13 @@ from workers import reaper, sandbox
 from workers.node import Node
 from workers.sandbox.base import SandboxDriver
 from workers.supply import Supply
+from workers.taskevents import TaskEvents
 
 logger = logging.getLogger(__name__)
 
 _REAP_EVERY_S: Final = 30.0
 _REPORT_EVERY_S: Final = 30.0
+_DONE_SOON_S: Final = 0.001
 
 
 class _Process:
@@ -34,6 +36,9 @@ class _Process:
     node: Node | None = None
     driver: SandboxDriver | None = None
     supply: Supply | None = None
+    events: TaskEvents | None = None
+    # Celery's event loop, where the broker's transport has one.
+    hub: Any = None
 
 
 def node() -> Node:
@@ -56,6 +61,25 @@ def supply() -> Supply:
     return _Process.supply
 
 
+def task_events() -> TaskEvents | None:
+    """Where short runs are told to Flower; ``None`` when the worker was started without task events."""
+    return _Process.events
+
+
+def look_for_more() -> None:
+    """Have Celery's loop turn once this task is done, so that it asks for the next message.
+
+    It asks when a slot is free and the loop turns. A task's events make it turn; a task without any
+    would leave it asleep for up to a second.
+    """
+    if _Process.hub is not None:
+        _Process.hub.call_soon(_Process.hub.call_later, _DONE_SOON_S, _turn)
+
+
+def _turn() -> None:
+    """Nothing: a timer that fires is enough."""
+
+
 @worker_init.connect
 def prepare(**_: Any) -> None:
     telemetry.setup("worker")
@@ -66,6 +90,9 @@ def join(sender: Any, **_: Any) -> None:
     """Join the fleet once messages can be taken: from here on the engine counts on our slots."""
     _Process.node = Node(sender.hostname, slots=settings.AOS_WORKER_SLOTS)
     _Process.node.start()
+    _Process.hub = sender.hub
+    if sender.event_dispatcher and not sender.event_dispatcher.groups:
+        _Process.events = TaskEvents(sender.app, sender.hostname)
     try:
         supply().start()
     except AosError as error:

@@ -8,7 +8,8 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from enum import StrEnum
 from typing import Final
 
@@ -21,6 +22,7 @@ from apps.runs.errors import LeaseLost
 from apps.runs.models import WorkerNode
 from apps.runs.services import fleet
 from apps.runs.types import Lease
+from workers.paces import Paces
 from workers.runlog import RunLog
 
 logger = logging.getLogger(__name__)
@@ -71,7 +73,9 @@ class Node:
     def __init__(self, name: str, slots: int) -> None:
         self.name = name
         self._slots = slots
+        self.paces = Paces()
         self._tasks: dict[Lease, Task] = {}
+        self._ticks: set[Callable[[], None]] = set()
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._strays: frozenset[Lease] = frozenset()
@@ -87,13 +91,23 @@ class Node:
         for target in (self._beat_for_ever, self._tick_for_ever):
             threading.Thread(target=target, name=target.__name__, daemon=True).start()
 
-    def hold(self, task: Task) -> None:
+    @contextmanager
+    def holding(
+        self, tasks: Sequence[Task], *, tick: Callable[[], None] | None = None
+    ) -> Iterator[None]:
+        """Count these runs as ours meanwhile; ``tick`` is called now and then."""
         with self._lock:
-            self._tasks[task.lease] = task
-
-    def release(self, task: Task) -> None:
-        with self._lock:
-            self._tasks.pop(task.lease, None)
+            self._tasks |= {task.lease: task for task in tasks}
+            if tick:
+                self._ticks.add(tick)
+        try:
+            yield
+        finally:
+            with self._lock:
+                for task in tasks:
+                    self._tasks.pop(task.lease, None)
+                if tick:
+                    self._ticks.discard(tick)
 
     def drain(self, patience_s: float) -> None:
         """Take nothing new; let runs finish for a while, then stop the rest to give them back."""
@@ -166,12 +180,20 @@ class Node:
         while not self._stopping.wait(_TICK_S):
             for task in self._held():
                 self._flush(task)
+            with self._lock:
+                ticks = [*self._ticks, self.paces.tell]
+            for tick in ticks:
+                self._try(tick)
 
     def _flush(self, task: Task) -> None:
         try:
-            task.log.flush()
+            self._try(task.log.flush)
         except LeaseLost:
             task.stop(Stop.LOST)
+
+    def _try(self, act: Callable[[], None]) -> None:
+        try:
+            act()
         except DatabaseError as error:
             connection.close()
-            logger.warning("log not written yet", extra={"error": str(error)})
+            logger.warning("not written yet", extra={"error": str(error)})

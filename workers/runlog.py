@@ -49,6 +49,17 @@ class RunLog:
         with self._lock:
             self._flush()
 
+    def take(self) -> tuple[int, list[Entry]]:
+        """The lines that were not written yet, and the number of the last that was: for the FINISH.
+
+        Milestones are value events too and are written as such.
+        """
+        with self._lock:
+            if any(entry.kind == EventKind.MESSAGE for entry in self._waiting):
+                self._flush()
+            lines, self._waiting = self._waiting, []
+            return self._seq, lines
+
     def _flush_if_possible(self) -> None:
         """A database that is away for a moment costs no line: they wait, up to a bound."""
         try:

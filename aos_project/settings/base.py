@@ -311,6 +311,10 @@ AOS_WORKER_QUEUE = f"{AOS_INSTANCE}.runs"
 AOS_SCHEDULE_GRACE = timedelta(
     seconds=env.integer("AOS_SCHEDULE_GRACE_SECONDS", default=120, minimum=1)
 )
+# About how much work one message carries, in runs that are shorter than that; 0: always one run.
+AOS_MESSAGE_WORK = timedelta(milliseconds=env.integer("AOS_MESSAGE_WORK_MS", default=20, minimum=0))
+# What agents of kind function may call: name=module:attribute, one word each, importable by workers.
+AOS_FUNCTIONS = {"aos.echo": "workers.functions:echo"} | env.pairs("AOS_FUNCTIONS", default="")
 # Idempotency keys of submissions are remembered this long.
 AOS_IDEMPOTENCY_TTL = timedelta(days=7)
 

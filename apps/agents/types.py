@@ -24,7 +24,10 @@ RETRY_SCHEMA: Final[dict[str, Any]] = {
 
 
 class AgentKind(models.TextChoices):
+    # Files of the version, executed in a sandbox.
     SCRIPT = "script"
+    # A function that the operator installed, called in the worker's own process.
+    FUNCTION = "function"
 
 
 class VersionState(models.TextChoices):

@@ -43,9 +43,9 @@ def send(*, project_id: UUID | str) -> None:
     _teller.tell(project_topic(project_id))
 
 
-def send_run(run_public_id: UUID | str) -> None:
-    """Tell that a run's own log has grown. Call it after the commit."""
-    _teller.tell(run_topic(run_public_id))
+def send_run(*run_public_ids: UUID | str) -> None:
+    """Tell that these runs' own logs have grown. Call it after the commit."""
+    _teller.tell(*map(run_topic, run_public_ids))
 
 
 class _Teller:
@@ -61,12 +61,12 @@ class _Teller:
         self._thread: threading.Thread | None = None
         self._away = False
 
-    def tell(self, topic: str) -> None:
+    def tell(self, *topics: str) -> None:
         with self._changed:
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._talk, name="hints", daemon=True)
                 self._thread.start()
-            self._waiting.add(topic)
+            self._waiting.update(topics)
             self._changed.notify()
 
     def _talk(self) -> None:

@@ -86,6 +86,18 @@ _KNOWN: Final[Mapping[str, tuple[str, str]]] = {
         "The sandbox was tampered with",
         "Look at the agent before you run it again: its code reached for the supervisor.",
     ),
+    "function_failed": (
+        "The function raised an error",
+        "The error says why. Change the input, or ask who wrote the function, then run it again.",
+    ),
+    "function_unknown": (
+        "No worker has this function",
+        "Ask the operator to name it in AOS_FUNCTIONS where the workers run.",
+    ),
+    "bad_result": (
+        "The function returned something unexpected",
+        "Ask who wrote it: a function returns a summary and facts, or nothing.",
+    ),
     "worker_lost": (
         "Its worker disappeared",
         "Run it again. If it happens often, ask the operator to look at the workers' hosts.",

@@ -12,7 +12,7 @@ from typing import Self
 from uuid import UUID
 
 from django.db import models
-from django.db.models import F, Q
+from django.db.models import Q
 from django.db.models.functions import Now
 
 from apps.agents.models import Agent, AgentVersion
@@ -106,11 +106,6 @@ class Run(models.Model):
             models.Index(fields=["organization_id", "-id"], name="runs_run_of_organization"),
             models.Index(fields=["agent_version", "-id"], name="runs_run_of_version"),
             models.Index(fields=["trace_id"], name="runs_run_of_trace"),
-            models.Index(
-                F("queue_deadline"),
-                name="runs_run_queue_deadline",
-                condition=Q(state=RunState.QUEUED, queue_deadline__isnull=False),
-            ),
         ]
 
     def __str__(self) -> str:
@@ -174,10 +169,20 @@ class ReadyRun(models.Model):
     seq = models.BigIntegerField()
     # How many times the run was sent to a worker before.
     dispatches = models.PositiveIntegerField(default=0)
+    ready_at = models.DateTimeField(db_default=Now())
+    # The run's own, until its first start.
+    queue_deadline = models.DateTimeField(null=True)
 
     class Meta:
         db_table = "runs_ready"
-        indexes = [models.Index(fields=["lane", "seq"], name="runs_ready_in_lane")]
+        indexes = [
+            models.Index(fields=["lane", "seq"], name="runs_ready_in_lane"),
+            models.Index(
+                fields=["queue_deadline"],
+                name="runs_ready_deadline",
+                condition=Q(queue_deadline__isnull=False),
+            ),
+        ]
 
     def __str__(self) -> str:
         return f"ready {self.run_id}"
@@ -234,6 +239,8 @@ class RunLease(models.Model):
     lane_id = models.BigIntegerField()
     token = models.BigIntegerField(unique=True)
     seq = models.PositiveIntegerField()
+    # Leases that were sent in one message share its number; it takes up one slot.
+    message = models.BigIntegerField(default=0)
     state = models.CharField(max_length=1, choices=LeaseState, default=LeaseState.DISPATCHED)
     worker = models.ForeignKey(
         WorkerNode, on_delete=models.SET_NULL, null=True, db_index=False, related_name="leases"
@@ -254,7 +261,9 @@ class RunLease(models.Model):
 class Attempt(models.Model):
     """One execution of a run by a worker; numbered when it starts."""
 
-    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="attempt_set")
+    run = models.ForeignKey(
+        Run, on_delete=models.CASCADE, db_index=False, related_name="attempt_set"
+    )
     number = models.PositiveSmallIntegerField()
     token = models.BigIntegerField()
     worker_name = models.CharField(max_length=120)
@@ -272,6 +281,20 @@ class Attempt(models.Model):
 
     def __str__(self) -> str:
         return f"attempt {self.number} of {self.run_id}"
+
+
+class Pace(models.Model):
+    """How long a run of a version takes, as the workers measure it: newer runs count more."""
+
+    version = models.OneToOneField(
+        AgentVersion, on_delete=models.CASCADE, primary_key=True, related_name="+"
+    )
+    mean_s = models.FloatField()
+    runs = models.BigIntegerField()
+    measured_at = models.DateTimeField(db_default=Now())
+
+    def __str__(self) -> str:
+        return f"{self.mean_s:.3f} s over {self.runs} runs"
 
 
 class RunEvent(models.Model):

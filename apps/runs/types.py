@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -104,6 +105,11 @@ class Lease:
     token: int
 
 
+def task_id(public_id: UUID, seq: int) -> str:
+    """How Flower knows one sending of a run: never the same twice, because Celery remembers ids."""
+    return f"{public_id}.{seq}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dispatch:
     """One claimed run, ready to be sent to a worker."""
@@ -117,7 +123,14 @@ class Dispatch:
 
     @property
     def task_id(self) -> str:
-        return f"{self.public_id}.{self.seq}"
+        return task_id(self.public_id, self.seq)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """What one message to the workers carries: a run, or several short ones."""
+
+    dispatches: tuple[Dispatch, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,13 +141,22 @@ class Started:
     public_id: UUID
     organization_id: UUID
     project_id: UUID
+    name: str
+    # How often the run was sent to a worker, this time included.
+    seq: int
     attempt: int
     spec: dict[str, Any]
+    version_id: UUID
     agent_slug: str
+    agent_kind: str
     agent_spec: dict[str, Any]
     trace: dict[str, str]
     timeout_s: int
     last_event_seq: int
+
+    @property
+    def task_id(self) -> str:
+        return task_id(self.public_id, self.seq)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +187,21 @@ class ArtifactData:
     sha256: str
     size: int
     media_type: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """The end of a run, as its worker tells it: fenced by the token, with its last lines."""
+
+    lease: Lease
+    state: RunState
+    # The number of the log's last line before these; found by the database when not known.
+    after: int | None = None
+    result: dict[str, Any] | None = None
+    error: dict[str, object] | None = None
+    isolation: str | None = None
+    lines: Sequence[Entry] = ()
+    artifacts: Sequence[ArtifactData] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,9 +16,13 @@ from benchmarks import pacing
 django.setup()
 
 # Models can be imported only once Django is set up.
+from apps.runs.models import Run  # noqa: E402
 from apps.runs.services import submission  # noqa: E402
 from apps.runs.types import TaskSpec  # noqa: E402
 from tests import factories  # noqa: E402
+
+# The worker is told where it is (see ``benchmarks.systems``).
+NOTHING = "bench.nothing"
 
 
 def by_service(scene: dict[str, Any]) -> Callable[[], str]:
@@ -51,29 +55,46 @@ def over_http(scene: dict[str, Any], port: int) -> Callable[[], str]:
     return submit
 
 
-def _scene(name: str, sleep_s: float) -> dict[str, Any]:
-    """An organization with one project, agent and person, apart from those of earlier rounds."""
+def in_bulk(scene: dict[str, Any]) -> Callable[[int], list[str]]:
+    """The call that the bulk API makes."""
+
+    def submit(number: int) -> list[str]:
+        made = submission.submit_many(**scene, tasks=[TaskSpec(input={})] * number)
+        return [str(run.public_id) for run in made if isinstance(run, Run)]
+
+    return submit
+
+
+def _scene(name: str, *, sleep_s: float | None) -> dict[str, Any]:
+    """An organization with one project, agent and person, apart from those of earlier rounds.
+
+    The agent is a function that does nothing, or a script that sleeps.
+    """
     home = factories.make_organization(slug=name)
-    script = f"import time\ntime.sleep({sleep_s})\n"
-    spec = {
+    script = {
         "entry": "main.py",
-        "files": {"main.py": script},
+        "files": {"main.py": f"import time\ntime.sleep({sleep_s})\n"},
         "artifacts": [],
         "sandbox": {"memory_mb": 128, "pids": 16},
     }
+    kind, spec = ("function", {"function": NOTHING}) if sleep_s is None else ("script", script)
     return {
         "by": factories.make_actor(organization=home, username=name),
         "project": factories.make_project(organization=home, slug=name),
-        "agent": factories.make_agent(organization=home, slug=name, spec=spec),
+        "agent": factories.make_agent(organization=home, slug=name, spec=spec, kind=kind),
     }
 
 
 def main() -> None:
     parser = pacing.arguments()
     parser.add_argument("--port", type=int, help="submit over HTTP to this port")
-    parser.add_argument("--sleep", type=float, default=0, help="seconds a real run sleeps")
+    parser.add_argument("--sleep", type=float, help="a script that sleeps so many seconds")
+    parser.add_argument("--bulk", type=int, default=0, help="so many runs a call")
     options = parser.parse_args()
-    scene = _scene(f"bench-{os.getpid()}-{uuid.uuid4().hex[:6]}", options.sleep)
+    scene = _scene(f"bench-{os.getpid()}-{uuid.uuid4().hex[:6]}", sleep_s=options.sleep)
+    if options.bulk:
+        pacing.run_in_bulk(in_bulk(scene), count=options.count, size=options.bulk)
+        return
     submit = over_http(scene, options.port) if options.port else by_service(scene)
     pacing.run(submit, count=options.count, rate=options.rate)
 

@@ -1,11 +1,9 @@
-"""The platform's worker with nothing to do: ``celery -A benchmarks.aos.worker worker ...``.
+"""The platform's worker as the Procfile starts it, telling when runs begin and end.
 
-Everything but the work is the real thing: message, START, FINISH, heartbeat, task events. What a run
-does in between is replaced in this process only, in one of two ways (``AOS_BENCH_BODY``):
-
-``nothing``  START, then FINISH: the bare engine, to be compared with an empty Celery task.
-``sandbox``  the whole executor, with a driver whose sandboxes do not exist: what our own
-             bookkeeping around a sandbox costs.
+``celery -A benchmarks.aos.worker worker ...``. Message, START, FINISH, heartbeat and task events are the
+real thing. A run is of one of two kinds: a function that does nothing, to be compared with an empty
+Celery task (``benchmarks.aos.functions``), or a script that goes through the whole executor, with a
+driver whose sandboxes do not exist: what our own bookkeeping around a sandbox costs.
 """
 
 from __future__ import annotations
@@ -14,44 +12,43 @@ from workers.celery import app  # sets Django up, which everything below needs
 
 # isort: split
 
+from collections.abc import Sequence
+
 from aos_project import env
+from apps.agents.types import AgentKind
 from apps.runs.models import RunLease
 from apps.runs.services import leases
-from apps.runs.types import Started
+from apps.runs.types import Lease, Report, Started
 from benchmarks import stamps
 from benchmarks.aos.nothing import NothingDriver
-from workers import executor, sandbox
-from workers.node import Node
-from workers.supply import Supply
+from workers import sandbox
 
 __all__ = ["app"]
 
 _TELLS_CLAIM = env.flag("AOS_BENCH_CLAIM", default=False)
-_execute = executor.execute
+_keys: dict[int, str] = {}
+_start, _finish = leases.start_many, leases.finish
 
 
-def _do_nothing(started: Started, **_parts: object) -> None:
-    key = str(started.public_id)
-    stamps.note(stamps.START, key)
-    if _TELLS_CLAIM:
-        _tell_claim(started, key)
-    leases.succeed(started, result={"summary": "There was nothing to do."})
-    stamps.note(stamps.FINISH, key)
+def _start_and_tell(wanted: Sequence[Lease], **who: object) -> list[Started]:
+    started = _start(wanted, **who)  # type: ignore[arg-type]
+    for each in started:
+        key = _keys[each.lease.run_id] = str(each.public_id)
+        if each.agent_kind == AgentKind.SCRIPT:
+            stamps.note(stamps.START, key)
+        if _TELLS_CLAIM:
+            at = RunLease.objects.values_list("dispatched_at", flat=True).get(run=each.lease.run_id)
+            stamps.note(stamps.CLAIM, key, at.timestamp())
+    return started
 
 
-def _in_no_sandbox(started: Started, *, node: Node, supply: Supply) -> None:
-    key = str(started.public_id)
-    stamps.note(stamps.START, key)
-    _execute(started, node=node, supply=supply)
-    stamps.note(stamps.FINISH, key)
+def _finish_and_tell(reports: Sequence[Report]) -> frozenset[Lease]:
+    ended = _finish(reports)
+    for lease in ended:
+        stamps.note(stamps.FINISH, _keys.pop(lease.run_id))
+    return ended
 
 
-def _tell_claim(started: Started, key: str) -> None:
-    at = RunLease.objects.values_list("dispatched_at", flat=True).get(run=started.lease.run_id)
-    stamps.note(stamps.CLAIM, key, at.timestamp())
-
-
+leases.start_many = _start_and_tell
+leases.finish = _finish_and_tell
 sandbox.driver_from_settings = NothingDriver
-executor.execute = (
-    _in_no_sandbox if env.text("AOS_BENCH_BODY", default="nothing") == "sandbox" else _do_nothing
-)

@@ -21,9 +21,10 @@ from django.db import Error as DatabaseError
 from django.db import connection, transaction
 
 from apps.core import doorbell
-from apps.events.models import AuditInbox, OutboxEntry
+from apps.core.postgres import direct
 from apps.events.services import chain, checkpoints, relay
 from apps.runs.services import dispatch, firing, fleet, leadership, recovery
+from apps.runs.services.dispatch import Dispatcher, View
 from apps.runs.services.leadership import Seat, SeatLost
 from workers.engine.courier import Courier
 from workers.engine.publish import BrokerAway, Publisher
@@ -35,6 +36,9 @@ STAND_BY_S: Final = 0.5
 BUSY_S: Final = 0.05
 IDLE_S: Final = 1.0
 SWEEP_S: Final = 1.0
+RELAY_BATCH: Final = 1000
+# How often the leader reads what the workers measured.
+LESSON_S: Final = 0.25
 HOUSEKEEPING_S: Final = 3600.0
 CHECKPOINT_S: Final = 60.0
 CHECKPOINT_ENTRIES: Final = 1000
@@ -51,11 +55,15 @@ class Engine:
         self._stopping = threading.Event()
         self._rung = threading.Event()
         self._seat: Seat | None = None
+        self._dispatcher: Dispatcher | None = None
+        # The last round did as much as a round may: there is likely more.
+        self._goes_on = False
         # Monotonic moments; 0 means never.
         self._healthy_since = 0.0
         self._last_work = 0.0
         self._next_renewal = 0.0
         self._next_sweep = 0.0
+        self._next_lesson = 0.0
         self._next_housekeeping = 0.0
         self._next_checkpoint = 0.0
         # Sealed since the last checkpoint. One, so that a new leader signs what it found.
@@ -68,14 +76,15 @@ class Engine:
     def run(self) -> None:
         threading.Thread(target=self._listen, name="bell", daemon=True).start()
         logger.info("engine stands by", extra={"engine": self._name})
-        while not self._stopping.is_set():
-            try:
-                self._turn()
-            except SeatLost as error:
-                self._step_down(str(error))
-            except DatabaseError as error:
-                self._database_is_away(error)
-        self._leave()
+        with direct.line():
+            while not self._stopping.is_set():
+                try:
+                    self._turn()
+                except SeatLost as error:
+                    self._step_down(str(error))
+                except DatabaseError as error:
+                    self._database_is_away(error)
+            self._leave()
 
     def _listen(self) -> None:
         for rung in doorbell.rings(doorbell.ENGINE):
@@ -91,6 +100,8 @@ class Engine:
             return
         if self._lead(self._seat):
             self._last_work = time.monotonic()
+        if self._goes_on:
+            return
         busy = time.monotonic() - self._last_work < IDLE_S
         until_renewal = max(0.0, self._next_renewal - time.monotonic())
         self._rung.wait(min(BUSY_S if busy else IDLE_S, until_renewal))
@@ -124,40 +135,45 @@ class Engine:
 
     def _lead(self, seat: Seat) -> bool:
         """One round of work; true when there was any."""
-        promoted = dispatch.promote()
-        claimed = self._dispatch(seat)
-        moved = self._relay(seat)
-        sealed = self._seal(seat)
+        view = dispatch.look()
+        promoted = dispatch.promote() if view.has_due else 0
+        claimed = self._dispatch(seat, view) if view.has_ready or promoted else 0
+        moved = self._relay(seat) if view.has_news else 0
+        sealed = self._seal(seat, any_waiting=view.has_unsealed)
         reclaimed = self._sweep(seat)
+        self._goes_on = bool(claimed or moved >= RELAY_BATCH)
         return bool(promoted or claimed or moved or sealed or reclaimed)
 
-    def _dispatch(self, seat: Seat) -> int:
-        slots = dispatch.free_slots()
-        if not slots:
-            return 0
-        claims = dispatch.claim(seat, slots=slots)
-        if not claims:
+    def _dispatch(self, seat: Seat, view: View) -> int:
+        messages = self._dispatcher_of(seat).claim(view.room)
+        if not messages:
             return 0
         try:
-            self._publisher.publish(claims)
+            self._publisher.publish(messages)
         except BrokerAway as error:
-            dispatch.hand_back(claims)
+            dispatch.hand_back([each for message in messages for each in message.dispatches])
             logger.warning("runs wait for the broker", extra={"error": str(error)})
             self._stopping.wait(STAND_BY_S)
-        return len(claims)
+        return len(messages)
+
+    def _dispatcher_of(self, seat: Seat) -> Dispatcher:
+        if self._dispatcher is None or self._dispatcher.seat != seat:
+            self._dispatcher = Dispatcher(seat)
+        if time.monotonic() >= self._next_lesson:
+            self._next_lesson = time.monotonic() + LESSON_S
+            self._dispatcher.learn()
+        return self._dispatcher
 
     def _relay(self, seat: Seat) -> int:
-        # Proving the seat writes: not for an empty outbox, many times a second.
-        if not OutboxEntry.objects.exists():
-            return 0
         with transaction.atomic():
             leadership.require(seat)
-            return relay.move()
+            return relay.move(RELAY_BATCH)
 
-    def _seal(self, seat: Seat) -> int:
+    def _seal(self, seat: Seat, *, any_waiting: bool) -> int:
         """Extend the audit chains; sign their ends every minute or thousand entries, if they grew."""
         sealed = 0
-        if AuditInbox.objects.exists():
+        # Proving the seat writes: not for an empty inbox, many times a second.
+        if any_waiting:
             with transaction.atomic():
                 leadership.require(seat)
                 sealed = chain.seal()
@@ -209,6 +225,7 @@ class Engine:
         self._seat = None
         self._courier.work(leading=False)
         connection.close()
+        direct.close()
         self._stopping.wait(STAND_BY_S)
 
     def _leave(self) -> None:

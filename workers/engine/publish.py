@@ -13,9 +13,10 @@ from redis.exceptions import RedisError
 
 from apps.core import tracing
 from apps.core.errors import AosError
-from apps.runs.types import Dispatch
+from apps.runs.types import Dispatch, Message
 
 EXECUTE: Final = "aos.runs.execute"
+EXECUTE_GROUP: Final = "aos.runs.execute_group"
 
 
 class BrokerAway(AosError):
@@ -34,8 +35,8 @@ class Publisher:
         self._connection: Connection | None = None
         self._producer: Producer | None = None
 
-    def publish(self, dispatches: Sequence[Dispatch]) -> None:
-        """Send one message per run, or raise ``BrokerAway``; then some may have been sent.
+    def publish(self, messages: Sequence[Message]) -> None:
+        """Send the messages, or raise ``BrokerAway``; then some may have been sent.
 
         That is harmless: a message whose claim was handed back finds its token void.
         """
@@ -43,8 +44,11 @@ class Publisher:
             producer = self._open()
             # Buffered into one pipeline on Redis; message by message on other brokers.
             with producer.batch():  # type: ignore[attr-defined]  # newer than the stubs
-                for dispatch in dispatches:
-                    self._send(producer, dispatch)
+                for message in messages:
+                    if len(message.dispatches) > 1:
+                        self._send_group(producer, message)
+                    else:
+                        self._send(producer, message.dispatches[0])
         except (KombuError, RedisError, OSError) as error:
             self.close()
             raise BrokerAway(reason=str(error)) from error
@@ -77,3 +81,15 @@ class Publisher:
             )
         finally:
             context.detach(attached)
+
+    def _send_group(self, producer: Producer, message: Message) -> None:
+        """Several short runs in one message. The worker shows each of them in Flower by itself."""
+        runs = [[dispatch.run_id, dispatch.token] for dispatch in message.dispatches]
+        self._app.send_task(
+            EXECUTE_GROUP,
+            args=[runs],
+            task_id=f"{message.dispatches[0].task_id}+{len(runs) - 1}",
+            producer=producer,
+            argsrepr=f"{len(runs)} runs",
+            retry=False,
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from typing import Any, Final
 
+from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.db.models import Max
 from jsonschema import Draft202012Validator, SchemaError, ValidationError
@@ -63,6 +64,21 @@ SCRIPT_SPEC: Final[dict[str, Any]] = {
 }
 
 
+# What a version of kind ``function`` says of itself: which of the operator's functions it calls.
+FUNCTION_SPEC: Final[dict[str, Any]] = {
+    "type": "object",
+    "required": ["function"],
+    "additionalProperties": False,
+    "properties": {
+        "function": {"type": "string", "minLength": 1, "maxLength": 100},
+        "input_schema": {"type": "object"},
+        "timeout_s": {"type": "integer", "minimum": 1, "maximum": 3600},
+        "retry": RETRY_SCHEMA,
+    },
+}
+_SPECS: Final = {AgentKind.SCRIPT: SCRIPT_SPEC, AgentKind.FUNCTION: FUNCTION_SPEC}
+
+
 @transaction.atomic
 def register(
     *, by: Actor, slug: str, title: str, description: str = "", kind: AgentKind = AgentKind.SCRIPT
@@ -97,7 +113,7 @@ def register(
 def draft(*, by: Actor, agent: Agent, spec: dict[str, Any]) -> AgentVersion:
     """Add the next version as a draft; raise ``Invalid`` naming what is wrong with the spec."""
     policy.require(by, "agent.manage", agent_id=agent.pk)
-    _require_valid(spec)
+    _require_valid(spec, kind=AgentKind(agent.kind))
     # The agent row serialises numbering.
     Agent.objects.select_for_update(no_key=True).get(pk=agent.pk)
     last = agent.versions.aggregate(last=Max("number"))["last"] or 0
@@ -151,18 +167,28 @@ def place(user: User, ref: str) -> Place:
     return Place(scope=Scope.AGENT, id=agent.pk, name=agent.title, agent_id=agent.pk)
 
 
-def _require_valid(spec: dict[str, Any]) -> None:
+def _require_valid(spec: dict[str, Any], *, kind: AgentKind) -> None:
     errors = [
         {"field": ".".join(["spec", *map(str, error.absolute_path)]), "rule": error.message[:300]}
-        for error in Draft202012Validator(SCRIPT_SPEC).iter_errors(spec)
+        for error in Draft202012Validator(_SPECS[kind]).iter_errors(spec)
     ]
     if errors:
         raise Invalid(errors)
-    _require_files(spec)
+    if kind == AgentKind.SCRIPT:
+        _require_files(spec)
+    else:
+        _require_function(spec["function"])
     try:
         Draft202012Validator.check_schema(spec.get("input_schema", {}))
     except (SchemaError, ValidationError) as error:
         raise Invalid([{"field": "spec.input_schema", "rule": error.message[:300]}]) from error
+
+
+def _require_function(name: str) -> None:
+    if name not in settings.AOS_FUNCTIONS:
+        known = ", ".join(sorted(settings.AOS_FUNCTIONS))
+        rule = f"must be a function that this installation names in AOS_FUNCTIONS: {known}"
+        raise Invalid([{"field": "spec.function", "rule": rule}])
 
 
 def _require_files(spec: dict[str, Any]) -> None:

@@ -46,6 +46,7 @@ SENTENCES: Final[Mapping[str, tuple[str, ...]]] = {
     "run.cancel": ("asked to cancel the run {resource}",),
     "run.rerun": ("ran {agent} again in {project}",),
     "run.submit": ("submitted a run of {agent} in {project}",),
+    "run.submit_many": ("submitted {count} runs of {agent} in {project}",),
     "schedule.change": ("changed the schedule {name}",),
     "schedule.create": ("made the schedule {name}",),
     "schedule.fire": ("came to a time of a schedule: {outcome}",),

@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Final
+from uuid import UUID
 
 from django.conf import settings
 
+from apps.agents.types import AgentKind
 from apps.core import sql
+from apps.core.postgres import direct
+from apps.runs.services import fairness
+from apps.runs.services.fairness import Head, Pace, Room, Shares
 from apps.runs.services.leadership import SQL, Seat
-from apps.runs.types import Dispatch
+from apps.runs.types import Dispatch, Message
+
+# A leader numbers its messages upwards from its epoch, so no two leaders use one number. The count
+# belongs to the process: it may lead twice in one epoch.
+_PER_EPOCH: Final = 2**40
+_numbers = count()
+# Messages of short runs that may wait for each slot.
+_AHEAD: Final = 3
 
 
 def enqueue(
@@ -29,46 +44,122 @@ def find_lane(*, organization_id: object, queue: str, priority: int) -> int:
 
 def promote(*, limit: int = 1000) -> int:
     """Make runs ready whose time has come; return how many."""
-    return sql.execute(SQL["promote"], {"limit": limit})
+    return direct.execute(SQL["promote"], {"limit": limit})
 
 
-def free_slots() -> int:
-    """How many more runs the living workers can take now."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """What there is for a leader to do."""
+
+    slots: int
+    taken: int
+    has_ready: bool
+    has_due: bool
+    has_news: bool
+    has_unsealed: bool
+
+    @property
+    def room(self) -> Room:
+        """How many more messages the workers can take.
+
+        Short runs may lie ready ahead of them, some messages for each slot: who is done with one
+        finds the next, and the engine need not be back in time.
+        """
+        now = self.slots - self.taken
+        waiting = max(0, self.taken - self.slots)
+        return Room(now=max(0, now), ahead=max(0, _AHEAD * self.slots - waiting))
+
+
+def look() -> View:
+    """See what there is to do."""
     ttl_s = settings.AOS_WORKER_TTL.total_seconds()
-    (row,) = sql.fetch(SQL["free_slots"], {"ttl_s": ttl_s})
-    return max(0, int(row["slots"]))
+    (row,) = direct.fetch(SQL["look"], {"ttl_s": ttl_s})
+    return View(**row)
+
+
+class Dispatcher:
+    """One leader's way of giving out runs: whom it gave how much, and what it knows of their pace."""
+
+    def __init__(self, seat: Seat) -> None:
+        self.seat = seat
+        self._shares = Shares()
+        self._paces: dict[UUID, Pace] = {}
+        # What the last round saw: how many lanes have something to run, and how many of their runs
+        # one message may carry.
+        self._lanes = 1
+        self._fit = 1
+
+    def learn(self) -> None:
+        """Read what the workers measured."""
+        self._paces = {
+            row["version_id"]: Pace(
+                mean_s=row["mean_s"], is_light=row["kind"] == AgentKind.FUNCTION
+            )
+            for row in direct.fetch(SQL["paces"], {})
+        }
+
+    def claim(self, room: Room) -> list[Message]:
+        """Lease as many ready runs as there is room for.
+
+        Nothing is claimed once the seat is lost: the statement checks it.
+        """
+        if not room.now + room.ahead:
+            return []
+        heads = self._look((room.now + room.ahead) * self._fit)
+        work = settings.AOS_MESSAGE_WORK
+        chosen = fairness.choose(
+            heads, room=room, paces=self._paces, shares=self._shares, work=work
+        )
+        self._lanes = max(1, len({head.lane_id for head in heads}))
+        fits = (self._paces.get(head.version_id, Pace()).per_message(work) for head in heads)
+        self._fit = max(fits, default=1)
+        self._shares.forget({key for head in heads for key in (head.organization_id, head.lane_id)})
+        return self._lease(chosen)
+
+    def _look(self, wanted: int) -> list[Head]:
+        """The fronts of all lanes: twice what is wanted, so that turns can be taken among them."""
+        reach = min(wanted, max(2, 2 * wanted // self._lanes))
+        return [Head(**row) for row in direct.fetch(SQL["heads"], {"reach": reach})]
+
+    def _lease(self, chosen: Sequence[Sequence[Head]]) -> list[Message]:
+        if not chosen:
+            return []
+        numbers = [self.seat.epoch * _PER_EPOCH + next(_numbers) for _ in chosen]
+        numbered = [
+            (number, head) for number, heads in zip(numbers, chosen, strict=True) for head in heads
+        ]
+        rows = direct.fetch(
+            SQL["claim"],
+            self.seat.params
+            | {
+                "runs": [head.run_id for _, head in numbered],
+                "messages": [number for number, _ in numbered],
+                "deadline_s": settings.AOS_DISPATCH_DEADLINE.total_seconds(),
+            },
+        )
+        leased = {row["run_id"]: row for row in rows}
+        return [
+            Message(dispatches=tuple(dispatches))
+            for heads in chosen
+            if (dispatches := [_dispatch(h, leased[h.run_id]) for h in heads if h.run_id in leased])
+        ]
+
+
+def _dispatch(head: Head, row: dict[str, int]) -> Dispatch:
+    return Dispatch(
+        run_id=head.run_id,
+        public_id=head.public_id,
+        token=row["token"],
+        seq=row["seq"],
+        name=head.name,
+        trace=head.trace,
+    )
 
 
 def claim(seat: Seat, *, slots: int) -> list[Dispatch]:
-    """Lease up to ``slots`` ready runs: strict classes, equal shares among the lanes of a class.
-
-    Nothing is claimed once the seat is lost: the statement checks it.
-    """
-    taken: list[Dispatch] = []
-    lanes = sql.fetch(SQL["waiting_lanes"], {})
-    for priority in sorted({lane["priority"] for lane in lanes}):
-        ids = [lane["id"] for lane in lanes if lane["priority"] == priority]
-        while slots > len(taken):
-            batch = _claim(seat, ids, slots - len(taken))
-            taken += batch
-            if not batch:
-                break
-    return taken
-
-
-def _claim(seat: Seat, lanes: Sequence[int], slots: int) -> list[Dispatch]:
-    share, extra = divmod(slots, len(lanes))
-    shares = [share + (index < extra) for index in range(len(lanes))]
-    rows = sql.fetch(
-        SQL["claim"],
-        seat.params
-        | {
-            "lanes": list(lanes),
-            "shares": shares,
-            "deadline_s": settings.AOS_DISPATCH_DEADLINE.total_seconds(),
-        },
-    )
-    return [Dispatch(**row) for row in rows]
+    """One round with no memory of earlier ones: lease up to ``slots`` ready runs."""
+    messages = Dispatcher(seat).claim(Room(now=slots))
+    return [dispatch for message in messages for dispatch in message.dispatches]
 
 
 def hand_back(dispatches: Sequence[Dispatch]) -> int:

@@ -10,11 +10,15 @@ import json
 import random
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import lru_cache
 from typing import Any
+from uuid import UUID
 
 from django.db import transaction
 
+from apps.agents.models import AgentVersion
 from apps.core import sql
+from apps.core.postgres import direct
 from apps.events import hints
 from apps.events.services import outbox
 from apps.events.types import EventType, Severity
@@ -28,6 +32,7 @@ from apps.runs.types import (
     EventKind,
     Failure,
     Lease,
+    Report,
     RetryPolicy,
     RunState,
     Started,
@@ -42,20 +47,50 @@ def start(*, run_id: int, token: int, worker: WorkerNode) -> Started | None:
 
     ``None`` when the run was cancelled, handed back or given to another since the message was sent.
     """
-    rows = sql.fetch(
+    started = start_many([Lease(run_id=run_id, token=token)], worker=worker)
+    return started[0] if started else None
+
+
+def start_many(wanted: Sequence[Lease], *, worker: WorkerNode) -> list[Started]:
+    """Take up the dispatched runs of one message; those that are not ours any more are left out."""
+    rows = direct.fetch(
         SQL["start"],
         {
-            "run_id": run_id,
-            "token": token,
+            "run_ids": [lease.run_id for lease in wanted],
+            "tokens": [lease.token for lease in wanted],
             "worker_id": worker.pk,
             "worker_name": worker.name,
             "grace_s": GRACE.total_seconds(),
         },
     )
-    if not rows:
-        return None
-    hints.send_run(rows[0]["public_id"])
-    return Started(lease=Lease(run_id=run_id, token=token), **rows[0])
+    found = {(row.pop("run_id"), row.pop("token")): row for row in rows}
+    started = [
+        Started(lease=lease, **_agent_of(row["version_id"]), **row)
+        for lease in wanted
+        if (row := found.get((lease.run_id, lease.token)))
+    ]
+    hints.send_run(*(each.public_id for each in started))
+    return started
+
+
+@lru_cache(maxsize=64)
+def _agent_of(version_id: UUID) -> dict[str, Any]:
+    """What the version says. Kept, because a released version never changes: read, not to be written."""
+    version = AgentVersion.objects.select_related("agent").get(pk=version_id)
+    return {
+        "agent_slug": version.agent.slug,
+        "agent_kind": version.agent.kind,
+        "agent_spec": version.spec,
+    }
+
+
+def finish(reports: Sequence[Report]) -> frozenset[Lease]:
+    """Write the ends of a message's runs; return those that were ours to end.
+
+    A report whose lease is gone changes nothing: drop what belongs to it.
+    """
+    ended = lifecycle.finish(reports)
+    return frozenset(report.lease for report in reports if report.lease.run_id in ended)
 
 
 @transaction.atomic
@@ -93,13 +128,25 @@ def note_isolation(started: Started, isolation: str) -> None:
         raise LeaseLost(run_id=started.public_id)
 
 
-@transaction.atomic
 def succeed(
-    started: Started, *, result: dict[str, Any], artifacts: Sequence[ArtifactData] = ()
+    started: Started,
+    *,
+    result: dict[str, Any],
+    after: int | None = None,
+    lines: Sequence[Entry] = (),
+    artifacts: Sequence[ArtifactData] = (),
 ) -> None:
-    """Finish a run with its result and artifacts."""
-    run, _ = _let_go(started)
-    lifecycle.close(run, RunState.SUCCEEDED, result=result, artifacts=artifacts)
+    """Finish a run with its result, artifacts and the last lines of its log (behind ``after``)."""
+    report = Report(
+        lease=started.lease,
+        state=RunState.SUCCEEDED,
+        after=after,
+        result=result,
+        lines=lines,
+        artifacts=artifacts,
+    )
+    if not finish([report]):
+        raise LeaseLost(run_id=started.public_id)
 
 
 @transaction.atomic

@@ -1,34 +1,35 @@
 """How attempts and runs end. Used by workers, by people who cancel, and by the engine that cleans up.
 
 Every function runs in a transaction that has locked the run first (see ``sql/queue.sql`` for the
-order of locks), so an end is decided once. The receipt is written here and nowhere else.
+order of locks), so an end is decided once. The receipt is written by one statement and nowhere else.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final
+from uuid import UUID
 
 from django.db import transaction
 from django.db.models.functions import Now
 
-from apps.core import sql
+from apps.core import doorbell, sql
+from apps.core.models import uuid7
+from apps.core.postgres import direct
 from apps.events import hints
 from apps.events.services import outbox
-from apps.events.types import EventType, Severity, Subject
+from apps.events.types import EventType, Subject
 from apps.runs.models import Artifact, Attempt, ReadyRun, Run, RunLease, ScheduledRun
 from apps.runs.services import dispatch
 from apps.runs.services.leadership import SQL
-from apps.runs.types import ArtifactData, Failure, RunState
+from apps.runs.types import ArtifactData, Entry, Failure, Report, RunState
 
 # The outcome of an attempt whose worker was stopped in an orderly way.
 DRAINED: Final = "drained"
-_SEVERITY: Final = {
-    RunState.SUCCEEDED: Severity.SUCCESS,
-    RunState.CANCELLED: Severity.WARNING,
-}
 
 
 def lock(run_id: int) -> Run:
@@ -48,8 +49,7 @@ def subject_of(run: Run) -> Subject:
 def log(run: Run, payload: dict[str, Any]) -> None:
     """Add a line of kind ``run`` to the log of a run that is locked."""
     sql.execute(SQL["log"], {"run_id": run.pk, "payload": json.dumps(payload)})
-    public_id = run.public_id
-    transaction.on_commit(lambda: hints.send_run(public_id))
+    tell_on_commit([run.public_id])
 
 
 def close(
@@ -61,26 +61,97 @@ def close(
     artifacts: Sequence[ArtifactData] = (),
 ) -> None:
     """Bring a locked run to a final state: attempt, artifacts, log, receipt, and no lease left."""
+    sql.require_transaction("lifecycle.close")
     _drop_from_queue(run)
-    error = failure.as_json() if failure else None
-    Run.objects.filter(pk=run.pk).update(state=state, error=error, result=result, finished_at=Now())
-    end_attempt(run, outcome=state, error=error)
-    Artifact.objects.bulk_create(
-        Artifact(
-            run=run, name=item.name, sha256=item.sha256, size=item.size, media_type=item.media_type
-        )
-        for item in artifacts
+    _write_ends(
+        [
+            _Ending(
+                run_id=run.pk,
+                state=state,
+                result=result,
+                error=failure.as_json() if failure else None,
+                artifacts=artifacts,
+            )
+        ]
     )
     run.refresh_from_db(fields=["state", "started_at", "finished_at"])
-    log(run, {"state": state, "attempt": run.attempts, "error": error})
-    if state == RunState.SUCCEEDED and run.attempts > 1:
-        _tell_recovered(run)
-    outbox.emit(
-        EventType.RECEIPT,
-        subject=subject_of(run),
-        severity=_SEVERITY.get(state, Severity.ERROR),
-        payload=_receipt(run, result or {}, error, artifacts),
+
+
+def finish(reports: Sequence[Report]) -> frozenset[int]:
+    """Write what workers report; return the keys of the runs that were theirs to end."""
+    return _write_ends(
+        [
+            _Ending(
+                run_id=report.lease.run_id,
+                token=report.lease.token,
+                after=report.after,
+                state=report.state,
+                result=report.result,
+                error=report.error,
+                isolation=report.isolation,
+                lines=report.lines,
+                artifacts=report.artifacts,
+            )
+            for report in reports
+        ]
     )
+
+
+def _write_ends(ends: Sequence[_Ending]) -> frozenset[int]:
+    """Write the ends of runs, each with its receipt; return the keys of those that did end."""
+    if not any(end.artifacts for end in ends):
+        return _end(ends)
+    with transaction.atomic():
+        ended = _end(ends)
+        Artifact.objects.bulk_create(
+            Artifact(run_id=end.run_id, **asdict(item))
+            for end in ends
+            if end.run_id in ended
+            for item in end.artifacts
+        )
+        return ended
+
+
+def _end(ends: Sequence[_Ending]) -> frozenset[int]:
+    rows = direct.fetch(SQL["finish"], {"reports": json.dumps([end.as_json() for end in ends])})
+    tell_on_commit([row["public_id"] for row in rows])
+    doorbell.ring_on_commit(doorbell.ENGINE)
+    return frozenset(row["run_id"] for row in rows)
+
+
+def tell_on_commit(public_ids: Sequence[UUID]) -> None:
+    """Tell whoever watches these runs' logs that they have grown."""
+    transaction.on_commit(partial(hints.send_run, *public_ids))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ending:
+    """One run's end as the statement takes it; without a token when the caller has locked the run."""
+
+    run_id: int
+    state: RunState
+    token: int | None = None
+    after: int | None = None
+    result: dict[str, Any] | None = None
+    error: dict[str, object] | None = None
+    isolation: str | None = None
+    lines: Sequence[Entry] = ()
+    artifacts: Sequence[ArtifactData] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "run_id": self.run_id,
+            "token": self.token,
+            "after": self.after,
+            "state": self.state,
+            "result": self.result,
+            "error": self.error,
+            "isolation": self.isolation,
+            "lines": [{"kind": line.kind, "payload": line.payload} for line in self.lines],
+            "artifacts": [asdict(item) for item in self.artifacts],
+            "receipt_id": str(uuid7()),
+            "recovery_id": str(uuid7()),
+        }
 
 
 def counted_attempts(run: Run) -> int:
@@ -132,42 +203,3 @@ def _drop_from_queue(run: Run) -> None:
     ReadyRun.objects.filter(run=run).delete()
     ScheduledRun.objects.filter(run=run).delete()
     RunLease.objects.filter(run=run).delete()
-
-
-def _tell_recovered(run: Run) -> None:
-    outbox.emit(
-        EventType.RECOVERY_DONE,
-        subject=subject_of(run),
-        severity=Severity.SUCCESS,
-        payload={
-            "title": f"{run.name}: recovered",
-            "detail": f"Attempt {run.attempts} succeeded.",
-        },
-    )
-
-
-def _receipt(
-    run: Run,
-    result: dict[str, Any],
-    error: dict[str, object] | None,
-    artifacts: Sequence[ArtifactData],
-) -> dict[str, object]:
-    return {
-        "state": run.state,
-        "title": run.name,
-        "summary": result.get("summary") or (error or {}).get("detail") or f"Run {run.state}.",
-        "facts": result.get("facts", {}),
-        "error": error,
-        "attempts": run.attempts,
-        "duration_s": run.duration_s,
-        "isolation": run.isolation,
-        "artifacts": [
-            {
-                "name": item.name,
-                "size": item.size,
-                "sha256": item.sha256,
-                "media_type": item.media_type,
-            }
-            for item in artifacts
-        ],
-    }

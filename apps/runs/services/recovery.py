@@ -99,7 +99,7 @@ def _count_crash(run: Run, *, dispatches: int) -> None:
 def expire_queued(seat: Seat, *, limit: int = 100) -> int:
     """End runs that waited in the queue beyond their queue deadline; return how many."""
     overdue = sql.fetch(SQL["overdue_in_queue"], {"limit": limit})
-    return sum(_expire(seat, row["id"]) for row in overdue)
+    return sum(_expire(seat, row["run_id"]) for row in overdue)
 
 
 @transaction.atomic

@@ -16,20 +16,26 @@ from psycopg import errors as pg
 
 from apps.agents.models import Agent, AgentVersion
 from apps.agents.types import RETRY_SCHEMA
-from apps.core import clock, doorbell, tracing
-from apps.core.errors import Invalid, NotFound
+from apps.core import clock, doorbell, sql, tracing
+from apps.core.errors import AosError, Invalid, NotFound
+from apps.core.models import uuid7
 from apps.events.services import outbox
-from apps.events.types import EventType
 from apps.identity import policy
 from apps.identity.actor import Actor
 from apps.projects.models import Project
 from apps.runs.errors import AgentNotReleased, KeyBusy, KeyReused
-from apps.runs.models import IdempotencyKey, Run, ScheduledRun
-from apps.runs.services import dispatch, inputs, lifecycle
+from apps.runs.models import IdempotencyKey, Run
+from apps.runs.services import inputs, lifecycle
+from apps.runs.services.leadership import SQL
 from apps.runs.types import Priority, RunState, TaskSpec
 
 LONGEST_RUN: Final = timedelta(hours=24)
 _DEFAULT_TIMEOUT_S: Final = 300
+_STORED: Final = (
+    *("public_id", "organization_id", "project_id", "agent_version_id", "submitted_by_id"),
+    *("rerun_of_id", "name", "queue", "priority", "spec", "retry", "labels", "trace", "trace_id"),
+    *("run_at", "queue_deadline", "timeout_s"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +66,44 @@ def submit(
     if key:
         _bind(by, key, run)
     return Submission(run=run, replayed=False)
+
+
+@transaction.atomic
+def submit_many(
+    *, by: Actor, project: Project, agent: Agent, tasks: Sequence[TaskSpec]
+) -> list[Run | AosError]:
+    """Accept many tasks for an agent's current version in one transaction and one audit entry.
+
+    What is wrong with a task refuses that task alone: its place in the list holds the error. Raises
+    as ``submit`` does for what concerns all of them.
+    """
+    _require(by, "run.submit", project=project, agent=agent)
+    version = _version(agent, project)
+    results: list[Run | AosError] = []
+    for task in tasks:
+        try:
+            files = inputs.resolve(project, version.spec, task.input)
+            results.append(
+                _new_run(by=by, project=project, version=version, task=task, files=files)
+            )
+        except Invalid as error:
+            results.append(error)
+    if runs := [result for result in results if isinstance(result, Run)]:
+        _store(runs, by=by, slug=agent.slug)
+        outbox.audit(
+            by.ref,
+            "run.submit_many",
+            resource_type="project",
+            resource_id=project.pk,
+            detail={
+                "agent": agent.slug,
+                "version": version.number,
+                "project": project.slug,
+                "count": len(runs),
+                "runs": [str(run.public_id) for run in runs],
+            },
+        )
+    return results
 
 
 @transaction.atomic
@@ -125,43 +169,11 @@ def _accept(
     files: Sequence[dict[str, Any]],
     rerun_of: Run | None = None,
 ) -> Run:
+    run = _new_run(
+        by=by, project=project, version=version, task=task, files=files, rerun_of=rerun_of
+    )
     slug = version.agent.slug
-    trace = tracing.carrier()
-    now = clock.now()
-    run = Run.objects.create(
-        organization_id=project.organization_id,
-        project=project,
-        agent_version=version,
-        submitted_by=by.user,
-        rerun_of=rerun_of,
-        name=f"{slug}: {files[0]['name']}" if files else slug,
-        queue=task.queue,
-        priority=task.priority,
-        spec={"input": task.input, "files": list(files)},
-        retry=_retry(task.retry, version),
-        labels=task.labels,
-        trace=trace,
-        trace_id=tracing.trace_id_of(trace),
-        run_at=task.run_at,
-        timeout_s=_timeout_s(task, version),
-        queue_deadline=(
-            (task.run_at or now) + timedelta(seconds=task.queue_deadline_s)
-            if task.queue_deadline_s
-            else None
-        ),
-    )
-    _queue(run)
-    lifecycle.log(run, {"state": RunState.QUEUED, "by": by.user.username})
-    outbox.emit(
-        EventType.ACCEPTANCE,
-        subject=lifecycle.subject_of(run),
-        payload={
-            "title": run.name,
-            "agent": slug,
-            "by": by.user.username,
-            "run_url": f"{settings.AOS_PUBLIC_URL}/runs/{run.public_id}",
-        },
-    )
+    _store([run], by=by, slug=slug)
     outbox.audit(
         by.ref,
         "run.rerun" if rerun_of else "run.submit",
@@ -172,20 +184,68 @@ def _accept(
     return run
 
 
-def _queue(run: Run) -> None:
-    if run.run_at and run.run_at > clock.now():
-        dispatch.find_lane(
-            organization_id=run.organization_id, queue=run.queue, priority=run.priority
-        )
-        ScheduledRun.objects.create(run=run, due_at=run.run_at)
-        return
-    dispatch.enqueue(
-        run_id=run.pk,
-        organization_id=run.organization_id,
-        queue=run.queue,
-        priority=run.priority,
+def _new_run(
+    *,
+    by: Actor,
+    project: Project,
+    version: AgentVersion,
+    task: TaskSpec,
+    files: Sequence[dict[str, Any]],
+    rerun_of: Run | None = None,
+) -> Run:
+    slug = version.agent.slug
+    trace = tracing.carrier()
+    return Run(
+        organization_id=project.organization_id,
+        project=project,
+        agent_version=version,
+        submitted_by=by.user,
+        rerun_of=rerun_of,
+        name=f"{slug}: {files[0]['name']}"[:200] if files else slug,
+        queue=task.queue,
+        priority=task.priority,
+        spec={"input": task.input, "files": list(files)},
+        retry=_retry(task.retry, version),
+        labels=task.labels,
+        trace=trace,
+        trace_id=tracing.trace_id_of(trace),
+        run_at=task.run_at,
+        timeout_s=_timeout_s(task, version),
+        queue_deadline=(
+            (task.run_at or clock.now()) + timedelta(seconds=task.queue_deadline_s)
+            if task.queue_deadline_s
+            else None
+        ),
     )
+
+
+def _store(runs: Sequence[Run], *, by: Actor, slug: str) -> None:
+    """Write the runs, queue them, and say so in their logs and their project, in one round trip."""
+    now = clock.now()
+    line = {"state": RunState.QUEUED, "by": by.user.username}
+    news = {"agent": slug, "by": by.user.username}
+    rows = [
+        {name: getattr(run, name) for name in _STORED}
+        | {
+            "place": place,
+            "due_at": run.run_at if run.run_at and run.run_at > now else None,
+            "event_id": uuid7(),
+            "line": line,
+            "news": news | {"title": run.name, "run_url": _url(run)},
+        }
+        for place, run in enumerate(runs)
+    ]
+    stored = sql.fetch(SQL["accept"], {"runs": json.dumps(rows, default=str)})
+    found = {row["public_id"]: row for row in stored}
+    for run in runs:
+        row = found[run.public_id]
+        run.pk, run.created_at = row["id"], row["created_at"]
     doorbell.ring_on_commit(doorbell.ENGINE)
+    lifecycle.tell_on_commit([run.public_id for run in runs])
+
+
+def _url(run: Run) -> str:
+    return f"{settings.AOS_PUBLIC_URL}/runs/{run.public_id}"
 
 
 def _timeout_s(task: TaskSpec, version: AgentVersion) -> int:
@@ -199,6 +259,8 @@ def _timeout_s(task: TaskSpec, version: AgentVersion) -> int:
 def _retry(wanted: dict[str, Any], version: AgentVersion) -> dict[str, Any]:
     """The version's policy, overridden by the task's; refused when it makes no sense."""
     merged: dict[str, Any] = version.spec.get("retry", {}) | wanted
+    if not wanted:
+        return merged  # checked when the version was made
     inputs.require_valid(RETRY_SCHEMA, merged, field="retry")
     return merged
 

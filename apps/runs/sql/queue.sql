@@ -26,6 +26,58 @@ SELECT 1
 UPDATE runs_leader SET expires_at = clock_timestamp() - interval '1 second'
  WHERE shard = %(shard)s AND holder = %(holder)s AND epoch = %(epoch)s;
 
+-- name: accept
+-- Store new runs, queue them, write the first line of their logs and their acceptance: three statements in
+-- one round trip. Three, because row security looks at the run before it lets a web request write beside
+-- it, and a statement sees only what earlier ones wrote.
+INSERT INTO runs_run (public_id, organization_id, project_id, agent_version_id, submitted_by_id,
+                      rerun_of_id, name, queue, priority, spec, retry, labels, trace, trace_id, state,
+                      run_at, queue_deadline, timeout_s, attempts, crash_count, isolation)
+SELECT public_id, organization_id, project_id, agent_version_id, submitted_by_id, rerun_of_id, name,
+       queue, priority, spec, retry, labels, trace, trace_id, 'queued', run_at, queue_deadline,
+       timeout_s, 0, 0, ''
+  FROM jsonb_to_recordset(%(runs)s::jsonb) AS r (
+       place int, public_id uuid, organization_id uuid, project_id uuid, agent_version_id uuid,
+       submitted_by_id uuid, rerun_of_id bigint, name text, queue text, priority smallint, spec jsonb,
+       retry jsonb, labels jsonb, trace jsonb, trace_id text, run_at timestamptz,
+       queue_deadline timestamptz, timeout_s int)
+ ORDER BY place
+RETURNING id, public_id, created_at;
+
+INSERT INTO runs_lane (organization_id, queue, priority, paused)
+SELECT DISTINCT organization_id, queue, priority, false
+  FROM jsonb_to_recordset(%(runs)s::jsonb) AS r (organization_id uuid, queue text, priority smallint)
+ WHERE NOT EXISTS (
+       SELECT FROM runs_lane AS lane
+        WHERE lane.organization_id = r.organization_id AND lane.queue = r.queue
+          AND lane.priority = r.priority)
+ ORDER BY queue, priority
+    ON CONFLICT DO NOTHING;
+
+WITH new AS MATERIALIZED (
+    SELECT run.id, run.public_id, run.organization_id, run.project_id, run.trace_id,
+           run.queue_deadline, lane.id AS lane_id, n.due_at, n.event_id, n.line, n.news
+      FROM jsonb_to_recordset(%(runs)s::jsonb) AS n (
+           public_id uuid, due_at timestamptz, event_id uuid, line jsonb, news jsonb)
+      JOIN runs_run AS run USING (public_id)
+      JOIN runs_lane AS lane ON lane.organization_id = run.organization_id
+           AND lane.queue = run.queue AND lane.priority = run.priority
+), ready AS (
+    INSERT INTO runs_ready (run_id, lane_id, seq, dispatches, ready_at, queue_deadline)
+    SELECT id, lane_id, nextval('runs_ready_seq'), 0, clock_timestamp(), queue_deadline
+      FROM (SELECT * FROM new WHERE due_at IS NULL ORDER BY id) AS now
+), scheduled AS (
+    INSERT INTO runs_scheduled (run_id, due_at, dispatches)
+    SELECT id, due_at, 0 FROM new WHERE due_at IS NOT NULL
+), log AS (
+    INSERT INTO runs_event (run_id, seq, kind, payload) SELECT id, 1, 'run', line FROM new
+)
+INSERT INTO events_outboxentry (event_id, organization_id, project_id, run_id, trace_id, type,
+                                severity, payload)
+SELECT event_id, organization_id, project_id, public_id, trace_id, 'task.acceptance', 'info', news
+  FROM new
+ ORDER BY id;
+
 -- name: find_lane
 -- The insert loses harmlessly when the lane is there; then the second branch finds it.
 WITH made AS (
@@ -45,8 +97,11 @@ SELECT id FROM runs_lane
  LIMIT 1;
 
 -- name: make_ready
-INSERT INTO runs_ready (run_id, lane_id, seq, dispatches)
-VALUES (%(run_id)s, %(lane_id)s, nextval('runs_ready_seq'), %(dispatches)s);
+INSERT INTO runs_ready (run_id, lane_id, seq, dispatches, ready_at, queue_deadline)
+SELECT id, %(lane_id)s, nextval('runs_ready_seq'), %(dispatches)s, clock_timestamp(),
+       CASE WHEN attempts = 0 THEN queue_deadline END
+  FROM runs_run
+ WHERE id = %(run_id)s;
 
 -- name: promote
 -- Move runs whose time has come to the end of their lanes, the longest overdue first.
@@ -61,64 +116,94 @@ WITH due AS MATERIALIZED (
     DELETE FROM runs_scheduled AS s USING due WHERE s.run_id = due.run_id
     RETURNING s.run_id, s.due_at, s.dispatches
 )
-INSERT INTO runs_ready (run_id, lane_id, seq, dispatches)
-SELECT gone.run_id, lane.id, nextval('runs_ready_seq'), gone.dispatches
+INSERT INTO runs_ready (run_id, lane_id, seq, dispatches, ready_at, queue_deadline)
+SELECT gone.run_id, lane.id, nextval('runs_ready_seq'), gone.dispatches, clock_timestamp(),
+       CASE WHEN run.attempts = 0 THEN run.queue_deadline END
   FROM gone
   JOIN runs_run AS run ON run.id = gone.run_id
   JOIN runs_lane AS lane ON lane.organization_id = run.organization_id
        AND lane.queue = run.queue AND lane.priority = run.priority
  ORDER BY gone.due_at;
 
--- name: waiting_lanes
--- Lanes that have something to run, the urgent class first.
-SELECT lane.id, lane.priority
+-- name: heads
+-- The first few runs of each lane that is not paused. Costs one index look-up for each lane and row,
+-- however many wait behind them.
+SELECT lane.id AS lane_id, lane.organization_id, lane.priority, head.seq, head.run_id,
+       extract(epoch FROM clock_timestamp() - head.ready_at)::float AS waited_s,
+       run.agent_version_id AS version_id, run.public_id, run.name, run.trace
   FROM runs_lane AS lane
- WHERE NOT lane.paused AND EXISTS (SELECT 1 FROM runs_ready AS r WHERE r.lane_id = lane.id)
- ORDER BY lane.priority, lane.id;
+ CROSS JOIN LATERAL (
+       SELECT r.run_id, r.seq, r.ready_at FROM runs_ready AS r
+        WHERE r.lane_id = lane.id
+        ORDER BY r.seq
+        LIMIT %(reach)s) AS head
+  JOIN runs_run AS run ON run.id = head.run_id
+ WHERE NOT lane.paused;
 
--- name: free_slots
--- What the living workers can still take: their slots, less what is on its way or running there.
+-- name: look
+-- One glance at all that a leader may have to do, so that a round with nothing to do is one statement.
+-- slots: of the living workers. taken: messages on their way, or in work there; leases sent in one message
+-- share its number.
 WITH alive AS (
     SELECT id, slots
       FROM runs_worker
      WHERE gone_at IS NULL AND NOT draining
        AND last_seen > clock_timestamp() - make_interval(secs => %(ttl_s)s)
 )
-SELECT coalesce((SELECT sum(slots) FROM alive), 0)
-     - (SELECT count(*) FROM runs_lease
-         WHERE state = 'd' OR worker_id IN (SELECT id FROM alive)) AS slots;
+SELECT coalesce((SELECT sum(slots) FROM alive), 0)::int AS slots,
+       (SELECT count(DISTINCT message) FROM runs_lease
+         WHERE state = 'd' OR worker_id IN (SELECT id FROM alive))::int AS taken,
+       EXISTS (SELECT FROM runs_ready) AS has_ready,
+       EXISTS (SELECT FROM runs_scheduled WHERE due_at <= clock_timestamp()) AS has_due,
+       EXISTS (SELECT FROM events_outboxentry) AS has_news,
+       EXISTS (SELECT FROM events_auditinbox) AS has_unsealed;
+
+-- name: paces
+-- How long a run of each version takes, as far as it was measured.
+SELECT pace.version_id, pace.mean_s, agent.kind
+  FROM runs_pace AS pace
+  JOIN agents_agentversion AS version ON version.id = pace.version_id
+  JOIN agents_agent AS agent ON agent.id = version.agent_id;
+
+-- name: note_pace
+-- A worker tells how long its last runs of a version took. The more runs, the more they count; what
+-- was known fades by a fifth with each.
+INSERT INTO runs_pace AS pace (version_id, mean_s, runs, measured_at)
+VALUES (%(version_id)s, %(mean_s)s, %(runs)s, clock_timestamp())
+    ON CONFLICT (version_id) DO UPDATE
+   SET mean_s = excluded.mean_s
+              + (pace.mean_s - excluded.mean_s) * power(0.8, least(excluded.runs, 50)),
+       runs = pace.runs + excluded.runs,
+       measured_at = excluded.measured_at;
 
 -- name: claim
--- Lease the heads of the chosen lanes. The seat is checked in the same statement, so a deposed
--- leader claims nothing; SKIP LOCKED is the seat belt should two overlap for a moment.
--- The CTE is a fence: it locks exactly the rows it returns.
+-- Lease the chosen runs, in their order. The seat is proved and held in the same statement, so a deposed
+-- leader claims nothing; SKIP LOCKED steps over a run that somebody is cancelling at this moment, and
+-- is the seat belt should two leaders overlap. The CTE is a fence: it locks exactly the rows it returns.
 WITH seat AS MATERIALIZED (
     SELECT 1
       FROM runs_leader
      WHERE shard = %(shard)s AND holder = %(holder)s AND epoch = %(epoch)s
        AND expires_at > clock_timestamp()
+       FOR SHARE
 ), pick AS MATERIALIZED (
-    SELECT head.run_id
+    SELECT r.run_id, want.message, want.place
       FROM seat
-     CROSS JOIN unnest(%(lanes)s::bigint[], %(shares)s::int[]) AS want(lane_id, n)
-     CROSS JOIN LATERAL (
-        SELECT r.run_id FROM runs_ready AS r
-         WHERE r.lane_id = want.lane_id
-         ORDER BY r.seq
-         LIMIT want.n
-           FOR UPDATE SKIP LOCKED) AS head
+     CROSS JOIN unnest(%(runs)s::bigint[], %(messages)s::bigint[])
+           WITH ORDINALITY AS want (run_id, message, place)
+      JOIN runs_ready AS r ON r.run_id = want.run_id
+       FOR UPDATE OF r SKIP LOCKED
 ), gone AS (
     DELETE FROM runs_ready AS r USING pick WHERE r.run_id = pick.run_id
-    RETURNING r.run_id, r.lane_id, r.dispatches
-), leased AS (
-    INSERT INTO runs_lease (run_id, lane_id, token, seq, state, dispatched_at, dispatch_deadline)
-    SELECT run_id, lane_id, nextval('runs_token_seq'), dispatches + 1, 'd', clock_timestamp(),
-           clock_timestamp() + make_interval(secs => %(deadline_s)s)
-      FROM gone
-    RETURNING run_id, token, seq
+    RETURNING r.run_id, r.lane_id, r.dispatches, pick.message, pick.place
 )
-SELECT leased.run_id, leased.token, leased.seq, run.public_id, run.name, run.trace
-  FROM leased JOIN runs_run AS run ON run.id = leased.run_id;
+INSERT INTO runs_lease (run_id, lane_id, token, seq, state, message, dispatched_at,
+                        dispatch_deadline)
+SELECT run_id, lane_id, nextval('runs_token_seq'), dispatches + 1, 'd', message, clock_timestamp(),
+       clock_timestamp() + make_interval(secs => %(deadline_s)s)
+  FROM gone
+ ORDER BY place
+RETURNING run_id, token, seq;
 
 -- name: hand_back
 -- Return leases that no worker has started, at no cost to the run: those whose message could not be
@@ -130,22 +215,29 @@ WITH back AS (
             OR (%(overdue)s AND dispatch_deadline < clock_timestamp()))
     RETURNING run_id, lane_id, seq
 )
-INSERT INTO runs_ready (run_id, lane_id, seq, dispatches)
-SELECT run_id, lane_id, nextval('runs_ready_seq'), seq FROM back
+INSERT INTO runs_ready (run_id, lane_id, seq, dispatches, ready_at, queue_deadline)
+SELECT back.run_id, back.lane_id, nextval('runs_ready_seq'), back.seq, clock_timestamp(),
+       CASE WHEN run.attempts = 0 THEN run.queue_deadline END
+  FROM back JOIN runs_run AS run ON run.id = back.run_id
 RETURNING run_id;
 
 -- name: start
--- A worker takes up a dispatched run: compare-and-set on the token. No row back means that the run
--- was cancelled, handed back or given to another; the caller returns quietly.
-WITH held AS MATERIALIZED (
-    SELECT id FROM runs_run WHERE id = %(run_id)s FOR NO KEY UPDATE
+-- A worker takes up dispatched runs, one or a message full: compare-and-set on each token. No row back
+-- means that the run was cancelled, handed back or given to another; the caller drops it quietly.
+WITH wanted AS MATERIALIZED (
+    SELECT * FROM unnest(%(run_ids)s::bigint[], %(tokens)s::bigint[]) AS w (run_id, token)
+), held AS MATERIALIZED (
+    SELECT id, timeout_s FROM runs_run
+     WHERE id = ANY(%(run_ids)s::bigint[])
+     ORDER BY id
+       FOR NO KEY UPDATE
 ), mine AS (
     UPDATE runs_lease AS lease
        SET state = 'r', worker_id = %(worker_id)s, started_at = clock_timestamp(),
-           hard_deadline = clock_timestamp() + make_interval(secs => run.timeout_s + %(grace_s)s)
-      FROM held JOIN runs_run AS run ON run.id = held.id
-     WHERE lease.run_id = held.id AND lease.token = %(token)s AND lease.state = 'd'
-    RETURNING lease.run_id, lease.token
+           hard_deadline = clock_timestamp() + make_interval(secs => held.timeout_s + %(grace_s)s)
+      FROM wanted JOIN held ON held.id = wanted.run_id
+     WHERE lease.run_id = wanted.run_id AND lease.token = wanted.token AND lease.state = 'd'
+    RETURNING lease.run_id, lease.token, lease.seq
 ), run AS (
     UPDATE runs_run AS run
        SET state = 'running', attempts = run.attempts + 1,
@@ -153,25 +245,99 @@ WITH held AS MATERIALIZED (
       FROM mine
      WHERE run.id = mine.run_id
     RETURNING run.id, run.public_id, run.organization_id, run.project_id, run.agent_version_id,
-              run.attempts, run.spec, run.trace, run.timeout_s, mine.token
+              run.attempts, run.spec, run.trace, run.timeout_s, run.name, mine.token, mine.seq
 ), attempt AS (
     INSERT INTO runs_attempt (run_id, number, token, worker_name, outcome, started_at)
-    SELECT id, attempts, token, %(worker_name)s, '', clock_timestamp() FROM run
+    SELECT id, attempts, token, %(worker_name)s::text, '', clock_timestamp() FROM run
 ), log AS (
     INSERT INTO runs_event (run_id, seq, kind, payload)
     SELECT run.id, 1 + coalesce((SELECT max(e.seq) FROM runs_event AS e WHERE e.run_id = run.id), 0),
            'run', jsonb_build_object('state', 'running', 'attempt', run.attempts,
                                      'worker', %(worker_name)s::text)
       FROM run
-    RETURNING seq
+    RETURNING run_id, seq
 )
-SELECT run.public_id, run.organization_id, run.project_id, run.attempts AS attempt, run.spec,
-       run.trace, run.timeout_s, log.seq AS last_event_seq,
-       version.spec AS agent_spec, agent.slug AS agent_slug
-  FROM run
-  JOIN log ON true
-  JOIN agents_agentversion AS version ON version.id = run.agent_version_id
-  JOIN agents_agent AS agent ON agent.id = version.agent_id;
+SELECT run.id AS run_id, run.token, run.public_id, run.organization_id, run.project_id,
+       run.attempts AS attempt, run.spec, run.trace, run.timeout_s, run.agent_version_id AS version_id,
+       run.name, run.seq, log.seq AS last_event_seq
+  FROM run JOIN log ON log.run_id = run.id;
+
+-- name: finish
+-- Bring runs to a final state, one or a message full: lease, run, attempt, log and receipt in one
+-- statement, so that there is no state in between for a crash to leave behind. This is the one
+-- place that writes receipts.
+--
+-- A worker's report proves its lease by the token, never by a state; no row back means that the lease is
+-- not the worker's any more. A report without a token comes from a transaction that has locked the run
+-- and taken away what it held.
+WITH report AS MATERIALIZED (
+    SELECT * FROM jsonb_to_recordset(%(reports)s::jsonb) AS r (
+        run_id bigint, token bigint, after int, state text, result jsonb, error jsonb,
+        isolation text, lines jsonb, artifacts jsonb, receipt_id uuid, recovery_id uuid)
+), held AS MATERIALIZED (
+    SELECT run.id FROM runs_run AS run
+     WHERE run.id IN (SELECT run_id FROM report)
+     ORDER BY run.id
+       FOR NO KEY UPDATE
+), gone AS (
+    DELETE FROM runs_lease AS lease
+     USING report JOIN held ON held.id = report.run_id
+     WHERE lease.run_id = report.run_id AND lease.token = report.token
+    RETURNING lease.run_id
+), ended AS (
+    UPDATE runs_run AS run
+       SET state = report.state, result = report.result, error = report.error,
+           isolation = coalesce(report.isolation, run.isolation), finished_at = clock_timestamp()
+      FROM report
+      LEFT JOIN gone ON gone.run_id = report.run_id
+     WHERE run.id = report.run_id AND (report.token IS NULL OR gone.run_id IS NOT NULL)
+    RETURNING run.id, run.public_id, run.organization_id, run.project_id, run.trace_id, run.name,
+              run.state, run.attempts, run.isolation, run.started_at, run.finished_at, run.result,
+              run.error, report.lines, report.artifacts, report.receipt_id, report.recovery_id,
+              coalesce(report.after, (SELECT coalesce(max(e.seq), 0) FROM runs_event AS e
+                                       WHERE e.run_id = run.id)) AS after
+), attempt AS (
+    UPDATE runs_attempt AS attempt
+       SET finished_at = ended.finished_at, outcome = ended.state, error = ended.error
+      FROM ended
+     WHERE attempt.run_id = ended.id AND attempt.number = ended.attempts
+       AND attempt.finished_at IS NULL
+), log AS (
+    INSERT INTO runs_event (run_id, seq, kind, payload)
+    SELECT ended.id, ended.after + line.place, line.item ->> 'kind', line.item -> 'payload'
+      FROM ended
+     CROSS JOIN jsonb_array_elements(ended.lines || jsonb_build_array(jsonb_build_object(
+                'kind', 'run',
+                'payload', jsonb_build_object('state', ended.state, 'attempt', ended.attempts,
+                                              'error', ended.error))))
+           WITH ORDINALITY AS line (item, place)
+), told AS (
+    INSERT INTO events_outboxentry (event_id, organization_id, project_id, run_id, trace_id, type,
+                                    severity, payload)
+    SELECT event_id, organization_id, project_id, public_id, trace_id, type, severity, payload
+      FROM (
+        SELECT ended.*, recovery_id AS event_id, 0 AS place, 'recovery.done' AS type,
+               'success' AS severity,
+               jsonb_build_object('title', name || ': recovered',
+                                  'detail', 'Attempt ' || attempts || ' succeeded.') AS payload
+          FROM ended
+         WHERE state = 'succeeded' AND attempts > 1
+        UNION ALL
+        SELECT ended.*, receipt_id, 1, 'task.receipt',
+               CASE state WHEN 'succeeded' THEN 'success' WHEN 'cancelled' THEN 'warning'
+                          ELSE 'error' END,
+               jsonb_build_object(
+                   'state', state, 'title', name,
+                   'summary', coalesce(nullif(result ->> 'summary', ''), error ->> 'detail',
+                                       'Run ' || state || '.'),
+                   'facts', coalesce(result -> 'facts', '{}'::jsonb),
+                   'error', error, 'attempts', attempts,
+                   'duration_s', extract(epoch FROM finished_at - started_at),
+                   'isolation', isolation, 'artifacts', artifacts)
+          FROM ended) AS news
+     ORDER BY id, place
+)
+SELECT id AS run_id, public_id FROM ended;
 
 -- name: append
 -- Write lines to a run's own log, in the name of a lease that still holds.
@@ -211,8 +377,10 @@ SELECT lease.run_id, lease.token,
  LIMIT %(limit)s;
 
 -- name: overdue_in_queue
-SELECT id FROM runs_run
- WHERE state = 'queued' AND attempts = 0 AND queue_deadline < clock_timestamp()
+-- The deadline lies beside the waiting run and not on the run alone: an index over runs would have to
+-- be kept for each that starts.
+SELECT run_id FROM runs_ready
+ WHERE queue_deadline < clock_timestamp()
  ORDER BY queue_deadline
  LIMIT %(limit)s;
 

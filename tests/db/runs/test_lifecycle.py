@@ -311,7 +311,7 @@ def test_a_run_past_its_hard_deadline_expires(seat):
 
 def test_a_run_that_waits_too_long_expires(seat):
     run = make_run(queue_deadline_s=60)
-    Run.objects.filter(pk=run.pk).update(queue_deadline=Now() - timedelta(seconds=1))
+    ReadyRun.objects.filter(run=run).update(queue_deadline=Now() - timedelta(seconds=1))
 
     assert recovery.expire_queued(seat) == 1
 
@@ -368,7 +368,7 @@ def test_slots_are_those_of_living_workers_less_what_they_hold(seat):
     make_run()
     dispatch.claim(seat, slots=1)
 
-    assert dispatch.free_slots() == 2
+    assert dispatch.look().room.now == 2
 
 
 def test_the_trigger_allows_exactly_the_table_of_transitions():

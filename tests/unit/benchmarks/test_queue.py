@@ -26,9 +26,10 @@ def test_a_quick_measurement_compares_us_with_celery(tmp_path):
 
     assert done.returncode == 0, done.stderr
     latency, drain, stream, cost = json.loads(path.read_text("utf-8"))["sheets"]
-    assert {"celery early", "celery + rows", "aos", "aos over HTTP"} <= latency["systems"].keys()
+    assert {"celery late", "aos", "aos over HTTP"} <= latency["systems"].keys()
     assert latency["systems"]["aos"]["p50"]["ratio"] > 0
-    assert drain["systems"]["aos, whole executor"]["drain"]["median"] > 0
+    assert drain["systems"]["aos, one run a message"]["drain"]["median"] > 0
+    assert drain["systems"]["procrastinate"]["drain"]["ratio"] > 0
     assert stream["systems"]["aos"]["end_to_end"]["median"] > 0
     assert cost["systems"]["aos"]["engine"]["median"] >= 0
     assert "| aos " in done.stdout

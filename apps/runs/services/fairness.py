@@ -1,0 +1,166 @@
+"""Who goes next: strict classes, shares among organizations, runs packed into messages.
+
+Pure decisions on what the engine has read; nothing here asks the database. Inside a class the
+organization that has been given the least goes first, and inside it the lane that has: deficit round
+robin, charged in the seconds a run is expected to take, so that who sends long runs does not get more
+of the machine than who sends many short ones.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+from uuid import UUID
+
+# What a run of a version is expected to take that nobody has measured yet.
+_UNKNOWN_S: Final = 1.0
+# Less than this costs as much to hand out as to do.
+_LEAST_S: Final = 0.001
+# Runs shorter than this may be sent before a slot is free: they wait for little.
+_SHORT_S: Final = 1.0
+MOST_IN_A_MESSAGE: Final = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """A run near the front of its lane."""
+
+    run_id: int
+    lane_id: int
+    organization_id: UUID
+    priority: int
+    seq: int
+    waited_s: float
+    version_id: UUID
+    public_id: UUID
+    name: str
+    trace: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """What is known of a version's runs: how long they take, and whether several fit in a message."""
+
+    mean_s: float = _UNKNOWN_S
+    is_light: bool = False
+
+    @property
+    def is_short(self) -> bool:
+        return self.mean_s < _SHORT_S
+
+    def per_message(self, work: timedelta) -> int:
+        """How many runs make up about as much work as a message should carry."""
+        if not self.is_light:
+            return 1
+        fit = work.total_seconds() / max(self.mean_s, 1e-6)
+        return max(1, min(MOST_IN_A_MESSAGE, int(fit)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """How many messages the workers can take now, and how many more if they hold short runs."""
+
+    now: int
+    ahead: int = 0
+
+
+class Shares:
+    """What each organization, and each lane in it, has been given so far. Forgotten with the leader."""
+
+    def __init__(self) -> None:
+        self._given: dict[Any, float] = {}
+
+    def least(self, waiting: Iterable[Any]) -> Any:
+        return min(waiting, key=self._given.__getitem__)
+
+    def meet(self, waiting: Iterable[Any]) -> None:
+        """Whoever comes new, or comes back, starts level with the others: waiting saves up nothing."""
+        known = [self._given[key] for key in waiting if key in self._given]
+        floor = min(known, default=0.0)
+        for key in waiting:
+            self._given[key] = max(self._given.get(key, floor), floor)
+
+    def charge(self, key: Any, seconds: float) -> None:
+        self._given[key] += seconds
+
+    def forget(self, keep: Iterable[Any]) -> None:
+        """Drop who has nothing waiting, so that memory stays as small as the queue is wide."""
+        kept = set(keep)
+        self._given = {key: given for key, given in self._given.items() if key in kept}
+
+
+class Packer:
+    """Fills messages: one run each, or as many short runs of one version as make up their work."""
+
+    def __init__(self, room: Room, *, work: timedelta) -> None:
+        self.messages: list[list[Head]] = []
+        self._room = room
+        self._work = work
+        self._open: dict[UUID, list[Head]] = {}
+
+    def add(self, head: Head, pace: Pace) -> bool:
+        """Put a run into a message; false when there is no room for it."""
+        fit = pace.per_message(self._work)
+        message = self._open.get(head.version_id)
+        if message is None or len(message) >= fit:
+            if len(self.messages) >= self._room.now + (self._room.ahead if pace.is_short else 0):
+                self._keep_a_place(pace)
+                return False
+            message = self._open[head.version_id] = []
+            self.messages.append(message)
+        message.append(head)
+        return True
+
+    def _keep_a_place(self, pace: Pace) -> None:
+        """Who waits for a slot is not overtaken for ever by short runs that need not wait for one."""
+        if not pace.is_short:
+            self._room = Room(now=self._room.now)
+
+
+def choose(
+    heads: Sequence[Head],
+    *,
+    room: Room,
+    paces: Mapping[UUID, Pace],
+    shares: Shares,
+    work: timedelta,
+) -> list[list[Head]]:
+    """The runs to send now, as messages, in the order of their right to go."""
+    packer = Packer(room, work=work)
+    by_class: dict[int, list[Head]] = defaultdict(list)
+    for head in heads:
+        by_class[head.priority].append(head)
+    for priority in sorted(by_class):
+        _take_turns(by_class[priority], packer=packer, paces=paces, shares=shares)
+    return packer.messages
+
+
+def _take_turns(
+    heads: Sequence[Head], *, packer: Packer, paces: Mapping[UUID, Pace], shares: Shares
+) -> None:
+    lanes: dict[UUID, dict[int, deque[Head]]] = defaultdict(lambda: defaultdict(deque))
+    for head in sorted(heads, key=lambda head: head.seq):
+        lanes[head.organization_id][head.lane_id].append(head)
+    shares.meet(lanes)
+    for own in lanes.values():
+        shares.meet(own)
+    while lanes:
+        organization = shares.least(lanes)
+        own = lanes[organization]
+        lane = shares.least(own)
+        head = own[lane].popleft()
+        pace = paces.get(head.version_id, Pace())
+        if packer.add(head, pace):
+            cost = max(pace.mean_s, _LEAST_S)
+            shares.charge(organization, cost)
+            shares.charge(lane, cost)
+        else:
+            # This kind of run finds no room; behind it may be shorter ones, for the next round.
+            own[lane].clear()
+        if not own[lane]:
+            del own[lane]
+        if not own:
+            del lanes[organization]

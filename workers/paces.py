@@ -1,0 +1,41 @@
+"""How long runs take here, gathered for a moment and told to the database for the engine to read."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Final
+from uuid import UUID
+
+from apps.runs.services import pace
+
+_EVERY_S: Final = 1.0
+
+
+class Paces:
+    """Runs and seconds by version since they were last told."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._measured: dict[UUID, tuple[int, float]] = {}
+        self._told: set[UUID] = set()
+        self._next = 0.0
+
+    def add(self, version_id: UUID, seconds: float) -> None:
+        with self._lock:
+            runs, total = self._measured.get(version_id, (0, 0.0))
+            self._measured[version_id] = (runs + 1, total + seconds)
+            if version_id not in self._told:
+                # The first figure of a version is waited for: until then it is taken for slow.
+                self._told.add(version_id)
+                self._next = 0.0
+
+    def tell(self) -> None:
+        """Write what was measured, once a second at most."""
+        if not self._measured or time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + _EVERY_S
+        with self._lock:
+            measured, self._measured = self._measured, {}
+        for version_id, (runs, total) in measured.items():
+            pace.note(version_id=version_id, mean_s=total / runs, runs=runs)
