@@ -35,6 +35,7 @@ UNWATCHED = {
     "runs_ready": "how runs move is their own log; their birth and their cancelling are watched",
     "runs_scheduled": "the same",
     "runs_lease": "the same",
+    "runs_pace": "what workers measured",
     "runs_attempt": "the same",
     "runs_event": "the log of a run itself: append-only",
     "runs_artifact": "what workers store",
