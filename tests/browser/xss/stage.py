@@ -19,7 +19,7 @@ from apps.events.services import outbox
 from apps.events.types import EventType, Severity, Subject
 from apps.identity.actor import Actor
 from apps.identity.adminsite import site
-from apps.identity.models import SignIn, User
+from apps.identity.models import ProviderAccount, SignIn, User
 from apps.identity.types import Role
 from apps.projects.models import Project
 from apps.runs.models import Artifact, Run, ScheduleFire
@@ -168,6 +168,9 @@ def _records(organization_id: Any, project: Project, run: Run, by: Actor) -> Non
     with unwatched():
         SignIn.objects.create(
             user=by.user, session_key="s" * 32, address="127.0.0.1", agent="Opera"
+        )
+        ProviderAccount.objects.create(
+            user=by.user, issuer="https://id.example.com", subject="olivia"
         )
         for kind in EventType:
             if kind not in {EventType.ACCEPTANCE, EventType.RECEIPT}:

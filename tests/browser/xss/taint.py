@@ -68,7 +68,7 @@ def label(field: models.Field[Any, Any]) -> str:
 def room() -> Iterator[None]:
     """Columns without their limits, so that several payloads fit into a value at once."""
     limited = [field for field in fields() if isinstance(field, models.CharField)]
-    _retype({field: ("text", field.column) for field in limited})
+    _retype({field: ("text", f'"{field.column}"') for field in limited})
     try:
         yield
     finally:
