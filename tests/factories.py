@@ -92,17 +92,18 @@ def make_department(*members: User, organization: Organization | None = None) ->
 
 
 @unwatched()
-def make_binding(subject: User | Department, role: Role, over: Any = None) -> Binding:
+def make_binding(
+    subject: User | Department, role: Role, over: Any = None, **fields: Any
+) -> Binding:
     """A role over the subject's organization, or over a project, an agent or a run."""
     holder = "user" if isinstance(subject, User) else "department"
-    scope = Scope(over._meta.model_name) if over else Scope.ORGANIZATION
     scope_id = getattr(over, "public_id", None) or (over.pk if over else subject.organization_id)
+    where = {
+        "scope": Scope(over._meta.model_name) if over else Scope.ORGANIZATION,
+        "scope_id": scope_id,
+    }
     return Binding.objects.create(
-        organization=subject.organization,
-        role=role,
-        scope=scope,
-        scope_id=scope_id,
-        **{holder: subject},
+        organization=subject.organization, role=role, **{holder: subject} | where | fields
     )
 
 

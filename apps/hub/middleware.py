@@ -12,6 +12,8 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect
 from django.urls import reverse
 
+from apps.core.errors import NotAllowed
+from apps.core.rest.faults import permission_denied
 from apps.hub.visiting import leading_to
 from apps.identity.errors import StepUpRequired
 from apps.identity.services import installation
@@ -48,7 +50,8 @@ def _is_page(path: str) -> bool:
 
 
 class StepUpMiddleware:
-    """Lead a page whose act needs a fresh proof to where it is given, and back to the page."""
+    """Lead a page whose act needs a fresh proof to where it is given, and back to the page. What a
+    service refuses and the page does not tell by itself is a 403."""
 
     async_capable = True
     sync_capable = False
@@ -63,6 +66,8 @@ class StepUpMiddleware:
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         """API views answer for themselves, so what comes here is a page's."""
+        if isinstance(exception, NotAllowed):
+            return permission_denied(request, exception)
         if not isinstance(exception, StepUpRequired):
             return None
         if getattr(request, "htmx", None):

@@ -64,6 +64,8 @@ def may(action: str) -> Callable[[View[P]], View[P]]:
             policy.require(page_actor(request), action)
             return view(request, *args, **kwargs)
 
+        # Tests ask which action a page asks for before anything else.
+        wrapped.__dict__["asks_for"] = action
         return wrapped
 
     return guard

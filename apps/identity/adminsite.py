@@ -83,8 +83,10 @@ def organization_of(request: HttpRequest) -> UUID:
 
 def outranks(request: HttpRequest, user: User | None) -> bool:
     """Whether the other person stands above the one who asks: then hands off."""
+    if user is None:
+        return False
     me = page_actor(request).user
-    return user is not None and user != me and policy.highest(user) > policy.standing(me)
+    return user != me and policy.highest(user) > policy.standing(me)
 
 
 @contextmanager

@@ -119,7 +119,11 @@ MATRIX: Final = {
         summary="Read and verify the audit log", role=Role.ADMIN, scope="audit:read"
     ),
     "audit.export": Rule(
-        summary="Export the audit log", role=Role.ADMIN, scope="audit:export", step_up=True
+        summary="Export the audit log",
+        role=Role.ADMIN,
+        scope="audit:export",
+        audited=True,
+        step_up=True,
     ),
     "token.manage": Rule(
         summary="Issue and revoke one's own API tokens",

@@ -34,6 +34,50 @@ PUBLIC = {
 SIGNED_IN = {"api/me", "api/rbac/me", "api/rbac/roles", "api/rbac/check"}
 # Asks the matrix itself; its own tests show it.
 BY_ITSELF = {"flower/", "flower/<path:path>"}
+# What pages of the hub ask of the matrix, where the decorator ``may`` does not say it; ``None`` where a
+# sign-in is enough, because the page is about one's own things or lists what ``visible_to`` shows.
+# tests/db/core/test_matrix.py tries each with every role.
+PAGES: dict[str, str | None] = {
+    "": None,
+    "palette": None,
+    "account/verify": None,
+    "account/security": None,
+    "account/password": None,
+    "account/sessions/others": None,
+    "account/sessions/<uuid:sign_in_id>": None,
+    "account/second-factor": None,
+    "account/second-factor/off": None,
+    "account/tokens": "token.manage",
+    "account/tokens/<uuid:token_id>": None,
+    "welcome": "admin.view",
+    "welcome/condition": "admin.view",
+    "welcome/run": "admin.view",
+    "welcome/example": "admin.view",
+    "audit/export": "audit.export",
+    "runs": None,
+    "runs/<uuid:public_id>": "run.read",
+    "runs/<uuid:public_id>/row": "run.read",
+    "runs/<uuid:public_id>/workspace": "run.read",
+    "runs/<uuid:public_id>/log": "run.read",
+    "runs/<uuid:public_id>/files/<path:name>": "run.read",
+    "runs/<uuid:public_id>/cancel": "run.cancel",
+    "runs/<uuid:public_id>/rerun": "run.rerun",
+    "schedules": None,
+    "schedules/new": None,
+    "schedules/preview": None,
+    "schedules/<uuid:schedule_id>": "schedule.read",
+    "schedules/<uuid:schedule_id>/edit": "schedule.read",
+    "schedules/<uuid:schedule_id>/pause": "schedule.manage",
+    "schedules/<uuid:schedule_id>/resume": "schedule.manage",
+    "schedules/<uuid:schedule_id>/run": "run.submit",
+    "schedules/<uuid:schedule_id>/remove": "schedule.manage",
+    "projects/<uuid:project_id>/cards": "event.read",
+    "projects/<uuid:project_id>/composer": "project.read",
+    "projects/<uuid:project_id>/recent": "run.read",
+    "projects/<uuid:project_id>/workspace": "run.read",
+    "projects/<uuid:project_id>/tabs": "run.read",
+    "projects/<uuid:project_id>/submit": "run.submit",
+}
 METHODS = {"get", "post", "put", "patch", "delete"}
 
 
@@ -95,6 +139,21 @@ def test_every_other_address_is_listed_or_asks_for_a_sign_in():
     left = [route for route, view in ROUTES if route not in known and not is_guarded_page(view)]
 
     assert left == []
+
+
+def pages() -> Iterator[tuple[str, str | None, bool]]:
+    """Each page with its action, and whether that is asked before anything is looked for."""
+    for route, view in ROUTES:
+        if is_guarded_page(view):
+            first = getattr(view, "asks_for", None)
+            yield route, PAGES.get(route, first), first is not None
+
+
+def test_every_page_says_what_it_asks_of_the_matrix():
+    told = {route for route, view in ROUTES if hasattr(view, "asks_for")} | set(PAGES)
+
+    assert {route for route, _, _ in pages()} == told
+    assert {action for _, action, _ in pages() if action} <= set(MATRIX)
 
 
 def test_every_public_address_exists():

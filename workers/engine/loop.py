@@ -13,6 +13,7 @@ import socket
 import threading
 import time
 import uuid
+from datetime import datetime
 from typing import Final
 
 from celery import Celery
@@ -23,7 +24,7 @@ from django.db import connection, transaction
 from apps.core import doorbell
 from apps.core.postgres import direct
 from apps.events.services import chain, checkpoints, relay
-from apps.runs.services import dispatch, firing, fleet, leadership, recovery
+from apps.runs.services import dispatch, firing, fleet, leadership, recovery, withdrawal
 from apps.runs.services.dispatch import Dispatcher, View
 from apps.runs.services.leadership import Seat, SeatLost
 from workers.engine.courier import Courier
@@ -66,6 +67,8 @@ class Engine:
         self._next_lesson = 0.0
         self._next_housekeeping = 0.0
         self._next_checkpoint = 0.0
+        # Up to when ended bindings were seen; ``None`` when another engine may have led before.
+        self._looked_until: datetime | None = None
         # Sealed since the last checkpoint. One, so that a new leader signs what it found.
         self._unsigned = 1
 
@@ -120,6 +123,7 @@ class Engine:
             self._step_down("another engine holds the seat")
         elif self._seat is None or seat.epoch != self._seat.epoch:
             self._healthy_since = now
+            self._looked_until = None
             logger.info("engine leads", extra={"engine": self._name, "epoch": seat.epoch})
         self._seat = seat
         self._courier.work(leading=seat is not None)
@@ -210,7 +214,10 @@ class Engine:
         returned = dispatch.hand_back_overdue()
         expired = recovery.expire_queued(seat)
         fired = firing.fire(seat)
-        return returned + expired + fired + recovery.reclaim(seat, trust_silence=silence_counts)
+        look = withdrawal.sweep(seat, since=self._looked_until)
+        self._looked_until = look.until
+        done = returned + expired + fired + look.cancelled
+        return done + recovery.reclaim(seat, trust_silence=silence_counts)
 
     def _step_down(self, why: str) -> None:
         if self._seat is not None:

@@ -270,7 +270,10 @@ class ApiTokenAdmin(Window):
         }
         return self.page(request, "identity/admin_token.html", context)
 
-    @admin.action(description="Revoke the chosen tokens")
+    def has_revoke_permission(self, request: HttpRequest) -> bool:
+        return granted(request, "people.manage")
+
+    @admin.action(description="Revoke the chosen tokens", permissions=["revoke"])
     def revoke(self, request: HttpRequest, queryset: QuerySet[ApiToken]) -> None:
         by = page_actor(request)
         chosen = list(queryset.select_related("user"))

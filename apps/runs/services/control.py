@@ -38,13 +38,14 @@ def cancel(*, by: Actor, run: Run) -> Run:
     if run.state == RunState.QUEUED:
         lifecycle.close(run, RunState.CANCELLED, failure=_BEFORE_START)
     else:
-        _ask_worker(run)
+        ask_worker(run)
     outbox.audit(by.ref, "run.cancel", resource_type="run", resource_id=run.public_id)
     run.refresh_from_db()
     return run
 
 
-def _ask_worker(run: Run) -> None:
+def ask_worker(run: Run) -> None:
+    """Tell the worker of a locked, running run to stop."""
     Run.objects.filter(pk=run.pk).update(state=RunState.CANCELLING)
     RunLease.objects.filter(run=run).update(cancel_requested_at=Now())
     # No line in the run's log: while a worker holds the run, only it numbers lines.

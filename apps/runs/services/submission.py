@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any, Final
+from uuid import UUID
 
 from django.conf import settings
 from django.db import OperationalError, connection, transaction
@@ -145,10 +146,19 @@ def check(*, project: Project, agent: Agent, task: TaskSpec) -> None:
     _timeout_s(task, version)
 
 
+def may_run(by: Actor, *, project_id: UUID, agent_id: UUID, action: str = "run.submit") -> bool:
+    """Whether the actor's roles let them run this agent in this project.
+
+    A role over the agent is none in the project: where its runs go, one has to belong already.
+    """
+    return policy.allows(by, action, project_id=project_id, agent_id=agent_id) and policy.allows(
+        by, "project.read", project_id=project_id
+    )
+
+
 def _require(by: Actor, action: str, *, project: Project, agent: Agent) -> None:
-    policy.require(by, action, project_id=project.pk, agent_id=agent.pk)
-    # A role over the agent is none in the project: where its runs go, one has to belong already.
-    if not policy.allows(by, "project.read", project_id=project.pk):
+    policy.require_scope(by, action)
+    if not may_run(by, project_id=project.pk, agent_id=agent.pk, action=action):
         policy.refuse(by, action, project_id=project.pk)
 
 

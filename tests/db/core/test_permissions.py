@@ -177,10 +177,10 @@ def address(cast):
     return lambda text: fill(text, ids)
 
 
-def furnish(organization):
+def furnish(organization, *, project="demo", agent="hello"):
     """One thing of each kind that paths and bodies name."""
-    project = make_project(organization=organization, slug="demo")
-    agent = make_agent(organization=organization, slug="hello")
+    project = make_project(organization=organization, slug=project)
+    agent = make_agent(organization=organization, slug=agent)
     run = make_run(project=project, agent=agent)
     make_artifact(run)
     schedule = make_schedule(project=project, agent=agent)
@@ -190,6 +190,8 @@ def furnish(organization):
     binding = make_binding(account, Role.VIEWER)
     make_token(account)
     return {
+        "project": project.pk,
+        "agent": agent.pk,
         "run": run.public_id,
         "schedule": schedule.pk,
         "person": person.pk,
