@@ -47,6 +47,7 @@ PAGES: dict[str, str | None] = {
     "account/sessions/<uuid:sign_in_id>": None,
     "account/second-factor": None,
     "account/second-factor/off": None,
+    "account/provider/off": None,
     "account/tokens": "token.manage",
     "account/tokens/<uuid:token_id>": None,
     "welcome": "admin.view",

@@ -47,6 +47,7 @@ LIES = {
     "schedule_id": IN_PROJECT,
     "agent": ON_RUN,
     "user": HOME,
+    "user_id": HOME,
     "department_id": HOME,
     "binding_id": HOME,
     "entry_id": HOME,
@@ -55,7 +56,9 @@ LIES = {
     "token_id": set(),
 }
 # Further names in an address, of things that the ones above hold.
-PARTS = {"number": "1", "name": "report.md"}
+PARTS = {"number": "1", "name": "report.md", "queue": "default", "priority": "normal"}
+# Except on the pages about other people.
+MINE_ELSEWHERE = "access/"
 # Shown to everybody with a role anywhere in the organization.
 SHOWN_TO_ALL = {"agent"}
 # A run goes to a project, so the role has to reach that, whatever it reaches besides.
@@ -104,9 +107,14 @@ class Question:
         if self.names is None:
             return THROUGH if self._allowed(person, HOME) else REFUSED
         shown = self.names in SHOWN_TO_ALL and self.where != ABROAD and person.role
-        if not shown and not person.reaches(LIES[self.names], self.where):
+        if not shown and not person.reaches(self._lies, self.where):
             return MISSING
-        return THROUGH if self._allowed(person, LIES[self.names]) else REFUSED
+        return THROUGH if self._allowed(person, self._lies) else REFUSED
+
+    @property
+    def _lies(self) -> set[Scope]:
+        assert self.names is not None
+        return HOME if self.route.startswith(MINE_ELSEWHERE) else LIES[self.names]
 
     def _allowed(self, person: Person, lies: set[Scope]) -> bool:
         if not person.holds(self.action):
@@ -153,6 +161,7 @@ def place(target: dict[str, Any], route: str) -> str:
         "schedule_id": target["schedule"],
         "agent": target["agent"],
         "user": target["account" if "service-accounts" in route else "person"],
+        "user_id": target["account" if route.endswith("/tokens") else "person"],
         "department_id": target["department"],
         "binding_id": target["binding"],
         "token_id": target["token"],
