@@ -23,14 +23,16 @@ SELECT DISTINCT run.submitted_by_id
   JOIN runs_run AS run ON run.id = hot.run_id;
 
 -- name: open_for
--- Where these people have open runs: person, project, agent.
-SELECT DISTINCT run.submitted_by_id, run.project_id, version.agent_id
-  FROM (SELECT run_id FROM runs_lease
-         UNION ALL SELECT run_id FROM runs_ready
-         UNION ALL SELECT run_id FROM runs_scheduled) AS hot
+-- Where these people have open runs: person, project, agent; those first where one runs already.
+SELECT run.submitted_by_id, run.project_id, version.agent_id
+  FROM (SELECT run_id, 0 AS place FROM runs_lease
+         UNION ALL SELECT run_id, 1 FROM runs_ready
+         UNION ALL SELECT run_id, 2 FROM runs_scheduled) AS hot
   JOIN runs_run AS run ON run.id = hot.run_id
   JOIN agents_agentversion AS version ON version.id = run.agent_version_id
- WHERE run.submitted_by_id = ANY(%(users)s::uuid[]) AND run.state <> 'cancelling';
+ WHERE run.submitted_by_id = ANY(%(users)s::uuid[]) AND run.state <> 'cancelling'
+ GROUP BY run.submitted_by_id, run.project_id, version.agent_id
+ ORDER BY min(hot.place);
 
 -- name: open_of
 -- The open runs of one person, project and agent; those that run before those that wait.
