@@ -52,10 +52,10 @@ class RunLog:
     def take(self) -> tuple[int, list[Entry]]:
         """The lines that were not written yet, and the number of the last that was: for the FINISH.
 
-        Milestones are value events too and are written as such.
+        Milestones are value events too and are written as such; refusals have their audit entry.
         """
         with self._lock:
-            if any(entry.kind == EventKind.MESSAGE for entry in self._waiting):
+            if self._noted or any(entry.kind == EventKind.MESSAGE for entry in self._waiting):
                 self._flush()
             lines, self._waiting = self._waiting, []
             return self._seq, lines

@@ -86,6 +86,7 @@ def test_the_log_is_reached_from_the_menu_and_the_palette(visitor, olivia, log):
     page.get_by_role("link", name="Audit log").click()
     expect(page.get_by_role("heading", name="Audit log")).to_be_visible()
 
+    page.wait_for_load_state()
     page.keyboard.press("Control+k")
     page.keyboard.type("audit")
     listed = page.get_by_role("listbox", name="Results")

@@ -6,7 +6,6 @@ import os
 import signal
 import threading
 from collections import defaultdict
-from contextlib import suppress
 
 import pytest
 from celery import Celery
@@ -90,7 +89,7 @@ def test_every_run_of_a_full_message_ends_with_its_own_log_and_receipt(platform)
 def seen(settings):
     """Task events by type, as Flower receives them."""
     found = defaultdict(list)
-    done = threading.Event()
+    receivers = []
     app = Celery(broker=settings.AOS_REDIS_URL)
 
     def listen():
@@ -98,14 +97,15 @@ def seen(settings):
             receiver = app.events.Receiver(
                 broker, handlers={"*": lambda event: found[event["type"]].append(event)}
             )
-            while not done.is_set():
-                with suppress(TimeoutError):
-                    receiver.capture(limit=None, timeout=0.5, wakeup=False)
+            receivers.append(receiver)
+            # One subscription to the end: between two of them events would be missed.
+            receiver.capture(limit=None, timeout=None, wakeup=False)
 
     thread = threading.Thread(target=listen, daemon=True)
     thread.start()
+    wait_for("the subscription", lambda: receivers)
     yield found
-    done.set()
+    receivers[0].should_stop = True
     thread.join(10)
 
 

@@ -233,7 +233,7 @@ def test_G9_docker_inspect_shows_no_secret(platform, canaries, people):  # noqa:
     ).raise_for_status()
 
     ours = {"label": [f"aos.instance={platform.env['AOS_INSTANCE']}"]}
-    found = wait_for("the sandbox", lambda: client.containers(all=True, filters=ours))
+    found = wait_for("the sandbox", lambda: client.containers(all=True, filters=ours), seconds=60)
     shown = json.dumps([client.inspect_container(each["Id"]) for each in found])
     shown += json.dumps(client.volumes(filters=ours))
     wait_for("the run", lambda: Run.objects.filter(state="succeeded").exists(), seconds=60)

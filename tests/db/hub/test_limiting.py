@@ -45,6 +45,11 @@ def cast():
     return make_cast()
 
 
+def about(seconds):
+    """This long, or a little less where the requests themselves took their time."""
+    return range(seconds - 60, seconds + 1)
+
+
 def statuses(client, path, times, **words):
     return [client.get(path, **words).status_code for _ in range(times)]
 
@@ -56,12 +61,16 @@ def test_too_many_reads_are_refused_with_what_to_do(allow, cast):
 
     assert first.status_code == 200
     assert first["RateLimit-Policy"] == '"read";q=2;w=3600'
-    assert first["RateLimit"] == '"read";r=1;t=1800'
+    left, _, waits = first["RateLimit"].rpartition(";t=")
+    assert left == '"read";r=1'
+    assert int(waits) in about(1800)
     told = problem(third)
     assert (told["status"], told["code"]) == (429, "too_many_requests")
-    assert told["params"] == {"limit": "read", "count": 2, "seconds": 3600, "retry_after": 1800}
-    assert "Wait 1800 seconds" in told["detail"]
-    assert third["Retry-After"] == "1800"
+    wait = told["params"].pop("retry_after")
+    assert told["params"] == {"limit": "read", "count": 2, "seconds": 3600}
+    assert wait in about(1800)
+    assert f"Wait {wait} seconds" in told["detail"]
+    assert third["Retry-After"] == str(wait)
 
 
 def test_reading_leaves_room_for_writing(allow, cast):
@@ -131,7 +140,7 @@ def test_signing_in_is_counted_by_address(allow, cast):
 
     assert first.status_code == 200
     assert third.status_code == 429
-    assert third["Retry-After"] == "1800"
+    assert int(third["Retry-After"]) in about(1800)
     assert "Too many requests" in third.content.decode()
     assert Client().get("/login").status_code == 200
 
@@ -144,8 +153,10 @@ def test_a_page_is_answered_with_a_page_under_the_strict_policy(allow, cast):
     answer = client.get("/runs")
 
     assert answer.status_code == 429
-    assert "Wait 3600 seconds" in answer.content.decode()
-    assert "script-src 'self';" in answer["Content-Security-Policy"]
+    assert int(answer["Retry-After"]) in about(3600)
+    assert f"Wait {answer['Retry-After']} seconds" in answer.content.decode()
+    directives = answer["Content-Security-Policy"].split("; ")
+    assert "script-src 'self'" in directives
 
 
 def test_runs_are_counted_by_person_and_by_organization(allow, cast):
