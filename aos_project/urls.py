@@ -20,6 +20,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("api/docs", Docs.as_view(), name="docs"),
     path("api/", include("apps.identity.api.urls")),
     path("api/", include("apps.projects.api.urls")),
+    path("api/", include("apps.sandboxes.api.urls")),
     path("api/", include("apps.agents.api.urls")),
     path("api/", include("apps.runs.api.urls")),
     path("api/", include("apps.hub.api.urls")),

@@ -28,6 +28,9 @@ from apps.projects.services import files
 from apps.runs.models import Artifact, Run, Schedule, WorkerNode
 from apps.runs.services import fleet, schedules, submission
 from apps.runs.types import TaskSpec, Timing
+from apps.sandboxes.models import Environment
+from apps.sandboxes.services import environments
+from apps.sandboxes.types import Recipe
 
 _serial = count(1)
 
@@ -183,6 +186,24 @@ def make_schedule(
         name=name or f"schedule-{next(_serial)}",
         timing=Timing(**{"cron": "0 7 * * *"} | timing),
         task=task or TaskSpec(input={}),
+    )
+
+
+def make_environment(
+    *,
+    project: Project | None = None,
+    organization: Organization | None = None,
+    by: Actor | None = None,
+    name: str = "",
+    **recipe: Any,
+) -> Environment:
+    """An environment of a project or of an organization, through the service."""
+    home = organization or (project.organization if project else make_organization())
+    return environments.create(
+        by=by or make_actor(Role.ADMIN, organization=home),
+        name=name or f"environment-{next(_serial)}",
+        project=project,
+        recipe=Recipe(**recipe),
     )
 
 

@@ -17,7 +17,7 @@ from apps.core import telemetry
 from apps.core.errors import AosError
 from apps.sandboxes import reports
 from apps.sandboxes.services import tracking
-from workers import reaper, sandbox
+from workers import offers, reaper, sandbox
 from workers.node import Node
 from workers.sandbox.base import SandboxDriver
 from workers.supply import Supply
@@ -105,7 +105,7 @@ def join(sender: Any, **_: Any) -> None:
 
 
 def _report_for_ever(worker: str) -> None:
-    """Say how sandboxes fare on this host; the first start and operators ask (``reports``)."""
+    """Say how sandboxes fare on this host and what they can be made of; the web process asks."""
     while True:
         try:
             found = driver().check(image=settings.AOS_SANDBOX_IMAGE)
@@ -116,7 +116,9 @@ def _report_for_ever(worker: str) -> None:
                     for one in found
                 ],
             )
-        except (AosError, redis.RedisError) as error:
+            offers.tell(node().row.host, driver=driver(), profiles=sandbox.profiles_from_settings())
+        except (AosError, redis.RedisError, DatabaseError) as error:
+            connection.close()
             logger.warning("the doctor will look again", extra={"error": str(error)})
         time.sleep(_REPORT_EVERY_S)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 from django.conf import settings
 
@@ -36,7 +36,8 @@ def command_for(started: Started, *, workspace: str) -> Command:
     return Command(
         argv=tuple(spec.get("command") or ["python3", spec["entry"]]),
         cwd="agent",
-        env={
+        env=dict(_environment(started).get("variables", {}))
+        | {
             "AOS_RUN_ID": str(started.public_id),
             "AOS_ATTEMPT": str(started.attempt),
             "AOS_IN": f"{workspace}/in",
@@ -50,10 +51,15 @@ def command_for(started: Started, *, workspace: str) -> Command:
 
 
 def sandbox_spec(started: Started) -> SandboxSpec:
-    """The profile the agent version picks, with the limits and the way out it asks for."""
+    """The profile the agent version or its environment picks, with the limits and the way out."""
+    asked = _environment(started).get("sandbox") or started.agent_spec.get("sandbox", {})
     # Ends by itself a while after the attempt's own time-out, should nobody be left to end it.
-    wanted = started.agent_spec.get("sandbox", {}) | {
-        "lifetime_s": min(started.timeout_s + _SPARE_S, _LONGEST_S)
-    }
+    wanted = asked | {"lifetime_s": min(started.timeout_s + _SPARE_S, _LONGEST_S)}
     profile = profiles.named(profiles_from_settings(), wanted.pop("profile", profiles.DEFAULT))
     return profile.spec(wanted, most_egress=EgressMode(settings.AOS_SANDBOX_EGRESS))
+
+
+def _environment(started: Started) -> dict[str, Any]:
+    """What the run was given of the environment its version names, when it was accepted."""
+    given: dict[str, Any] = started.spec.get("environment", {})
+    return given

@@ -115,6 +115,20 @@ MATRIX: Final = {
         over=_IN_PROJECT,
         audited=True,
     ),
+    "environment.read": Rule(
+        summary="See environments, and the profiles and images they are made from",
+        role=Role.VIEWER,
+        scope="sandbox:read",
+        over=_IN_PROJECT,
+    ),
+    # Over a project for its own; those that all share need the role over the organization.
+    "environment.manage": Rule(
+        summary="Make, change and remove environments",
+        role=Role.ADMIN,
+        scope="sandbox:write",
+        over=_IN_PROJECT,
+        audited=True,
+    ),
     "audit.read": Rule(
         summary="Read and verify the audit log", role=Role.ADMIN, scope="audit:read"
     ),

@@ -1,4 +1,7 @@
-"""Who holds which sandbox. The drivers run in the machine room; here is only their record."""
+"""Environments, and the record of sandboxes and of what hosts offer for them.
+
+The drivers run in the machine room; here is only what people decide and what workers tell.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,12 @@ from typing import Self
 
 from django.db import models
 from django.db.models import Q
+from django.db.models.functions import Now
 
 from apps.core.models import BaseModel
-from apps.identity.models import User, reaching
-from apps.sandboxes.types import SandboxState
+from apps.identity.models import Organization, User, reaching
+from apps.projects.models import Project
+from apps.sandboxes.types import EgressMode, Recipe, SandboxState
 
 
 class SandboxQuerySet(models.QuerySet["Sandbox"]):
@@ -74,3 +79,118 @@ class Sandbox(BaseModel):
 
     def __str__(self) -> str:
         return f"{self.driver} {self.pk} ({self.state})"
+
+
+class EnvironmentQuerySet(models.QuerySet["Environment"]):
+    def visible_to(self, user: User) -> Self:
+        """Those of the person's projects, and those that the whole organization shares."""
+        reached = reaching(user, project_ref="project_id") | Q(project=None)
+        return self.filter(reached, organization=user.organization_id)
+
+    def usable_in(self, project: Project) -> Self:
+        return self.filter(
+            Q(project=None) | Q(project=project), organization=project.organization_id
+        )
+
+
+class Environment(BaseModel):
+    """What scripts run in: a profile of the operator's, limits, a way out, and plain variables.
+
+    A version names one; each run gets it as it is when the run is accepted. One of a project goes
+    before one of the organization that has the same name.
+    """
+
+    organization = models.ForeignKey(
+        Organization, on_delete=models.PROTECT, related_name="environments"
+    )
+    # None: it belongs to the whole organization.
+    project = models.ForeignKey(
+        Project, on_delete=models.PROTECT, null=True, blank=True, related_name="environments"
+    )
+    name = models.CharField(max_length=40)
+    description = models.CharField(max_length=500, blank=True)
+    # What a new script starts with, here.
+    is_default = models.BooleanField(default=False)
+    profile = models.CharField(max_length=40, default="base")
+    limits = models.JSONField(default=dict, blank=True)
+    egress = models.JSONField(default=dict, blank=True)
+    variables = models.JSONField(default=dict, blank=True)
+
+    objects = EnvironmentQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["name", "id"]
+        constraints = [
+            models.UniqueConstraint(
+                name="sandboxes_environment_one_name_each",
+                fields=["organization", "project", "name"],
+                nulls_distinct=False,
+            ),
+            models.UniqueConstraint(
+                name="sandboxes_environment_one_default_each",
+                fields=["organization", "project"],
+                condition=Q(is_default=True),
+                nulls_distinct=False,
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def recipe(self) -> Recipe:
+        return Recipe(
+            profile=self.profile,
+            limits=self.limits,
+            egress=self.egress or {"mode": EgressMode.NONE.value},
+            variables=self.variables,
+        )
+
+
+class HostProfile(models.Model):
+    """A profile as a host offers it. Its workers say so; it belongs to no organization."""
+
+    host = models.CharField(max_length=120)
+    name = models.CharField(max_length=40)
+    image = models.CharField(max_length=200)
+    runtime = models.CharField(max_length=16)
+    egress = models.CharField(max_length=16, choices=EgressMode)
+    # What a sandbox gets that asks for nothing, and the most it may ask for.
+    gets = models.JSONField()
+    most = models.JSONField()
+    seen_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        db_table = "sandboxes_host_profile"
+        ordering = ["name", "host"]
+        constraints = [
+            models.UniqueConstraint(name="sandboxes_host_profile_once", fields=["host", "name"])
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} on {self.host}"
+
+
+class HostImage(models.Model):
+    """An image as a host's engine has it, or lacks it. The same holds for who writes it."""
+
+    host = models.CharField(max_length=120)
+    tag = models.CharField(max_length=200)
+    # The folder below sandbox_images/ it is built from; empty for somebody else's.
+    source = models.CharField(max_length=40, blank=True)
+    digest = models.CharField(max_length=100, blank=True)
+    size = models.BigIntegerField(default=0)
+    built_at = models.DateTimeField(null=True)
+    base = models.CharField(max_length=200, blank=True)
+    is_current = models.BooleanField(null=True)
+    seen_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        db_table = "sandboxes_host_image"
+        ordering = ["tag", "host"]
+        constraints = [
+            models.UniqueConstraint(name="sandboxes_host_image_once", fields=["host", "tag"])
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.tag} on {self.host}"

@@ -76,4 +76,6 @@ def test_every_table_that_belongs_to_an_organization_is_shown_by_organization():
     assert {label for label, path in shown.items() if path is None} == {
         "runs.Leader",
         "runs.WorkerNode",
+        "sandboxes.HostImage",
+        "sandboxes.HostProfile",
     }

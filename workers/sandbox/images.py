@@ -66,6 +66,8 @@ class ImageState:
     #: The exact image, and its bytes with all it stands on; empty and 0 when it is not built.
     digest: str = ""
     size: int = 0
+    #: When the engine says it was made, as RFC 3339 has it; empty when it is not built.
+    built_at: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +108,23 @@ def state(name: str) -> ImageState:
         base=(marks or {}).get(BASE_LABEL, ""),
         digest=found.get("Id", ""),
         size=found.get("Size", 0),
+        built_at=found.get("Created", ""),
+    )
+
+
+def strange(tag: str) -> ImageState:
+    """The same of an image that is not built from a folder of ours."""
+    with _engine() as api:
+        found = engine.find_image(api, tag) or {}
+    return ImageState(
+        name="",
+        tag=tag,
+        is_built=bool(found),
+        is_current=bool(found),
+        base="",
+        digest=found.get("Id", ""),
+        size=found.get("Size", 0),
+        built_at=found.get("Created", ""),
     )
 
 

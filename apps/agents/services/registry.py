@@ -20,7 +20,8 @@ from apps.identity import policy
 from apps.identity.actor import Actor
 from apps.identity.models import User
 from apps.identity.types import Place, Scope
-from apps.sandboxes.types import EGRESS_SCHEMA, PROFILE_NAME
+from apps.sandboxes.services import environments
+from apps.sandboxes.types import EGRESS_SCHEMA, LIMITS, PROFILE_NAME
 
 _FILES_LIMIT: Final = 1024 * 1024
 # A name below the run's output folder, with at most eight stars; never absolute, never upwards.
@@ -52,12 +53,10 @@ SCRIPT_SPEC: Final[dict[str, Any]] = {
             "type": "object",
             "additionalProperties": False,
             "properties": {
-                "memory_mb": {"type": "integer", "minimum": 64, "maximum": 8192},
-                "cpu": {"type": "number", "minimum": 0.1, "maximum": 4},
-                "pids": {"type": "integer", "minimum": 16, "maximum": 1024},
-                "workspace_mb": {"type": "integer", "minimum": 8, "maximum": 4096},
+                **LIMITS,
                 "egress": EGRESS_SCHEMA,
                 "profile": {"type": "string", "pattern": PROFILE_NAME},
+                "environment": {"type": "string", "pattern": PROFILE_NAME},
             },
         },
     },
@@ -114,6 +113,7 @@ def draft(*, by: Actor, agent: Agent, spec: dict[str, Any]) -> AgentVersion:
     """Add the next version as a draft; raise ``Invalid`` naming what is wrong with the spec."""
     policy.require(by, "agent.manage", agent_id=agent.pk)
     _require_valid(spec, kind=AgentKind(agent.kind))
+    _require_environment(by.user, spec.get("sandbox", {}))
     # The agent row serialises numbering.
     Agent.objects.select_for_update(no_key=True).get(pk=agent.pk)
     last = agent.versions.aggregate(last=Max("number"))["last"] or 0
@@ -182,6 +182,19 @@ def _require_valid(spec: dict[str, Any], *, kind: AgentKind) -> None:
         Draft202012Validator.check_schema(spec.get("input_schema", {}))
     except (SchemaError, ValidationError) as error:
         raise Invalid([{"field": "spec.input_schema", "rule": error.message[:300]}]) from error
+
+
+def _require_environment(user: User, sandbox: dict[str, Any]) -> None:
+    """An environment is the whole answer: beside it nothing is asked for."""
+    name = sandbox.get("environment")
+    if name is None:
+        return
+    if len(sandbox) > 1:
+        rule = "must stand alone: profile, limits and egress are the environment's"
+        raise Invalid([{"field": "spec.sandbox.environment", "rule": rule}])
+    if not environments.exists(user, name):
+        rule = f"names {name!r}, which is no environment of the organization; make it first"
+        raise Invalid([{"field": "spec.sandbox.environment", "rule": rule}])
 
 
 def _require_function(name: str) -> None:

@@ -29,6 +29,7 @@ from apps.runs.models import IdempotencyKey, Run
 from apps.runs.services import inputs, lifecycle
 from apps.runs.services.leadership import SQL
 from apps.runs.types import Priority, RunState, TaskSpec
+from apps.sandboxes.services import environments
 
 LONGEST_RUN: Final = timedelta(hours=24)
 _DEFAULT_TIMEOUT_S: Final = 300
@@ -141,6 +142,7 @@ def rerun(*, by: Actor, run: Run, key: str | None = None) -> Submission:
 def check(*, project: Project, agent: Agent, task: TaskSpec) -> None:
     """Raise what ``submit`` would raise about the task itself; change nothing."""
     version = _version(agent, project)
+    _given(project, version)
     inputs.resolve(project, version.spec, task.input)
     _retry(task.retry, version)
     _timeout_s(task, version)
@@ -214,7 +216,7 @@ def _new_run(
         name=f"{slug}: {files[0]['name']}"[:200] if files else slug,
         queue=task.queue,
         priority=task.priority,
-        spec={"input": task.input, "files": list(files)},
+        spec={"input": task.input, "files": list(files)} | _given(project, version),
         retry=_retry(task.retry, version),
         labels=task.labels,
         trace=trace,
@@ -256,6 +258,11 @@ def _store(runs: Sequence[Run], *, by: Actor, slug: str) -> None:
 
 def _url(run: Run) -> str:
     return f"{settings.AOS_PUBLIC_URL}/runs/{run.public_id}"
+
+
+def _given(project: Project, version: AgentVersion) -> dict[str, Any]:
+    """The environment the version names, as it is now; raise ``EnvironmentUnknown``."""
+    return environments.given(project, version.spec.get("sandbox", {}))
 
 
 def _timeout_s(task: TaskSpec, version: AgentVersion) -> int:

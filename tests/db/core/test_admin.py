@@ -24,6 +24,8 @@ from apps.runs.models import (
     ScheduleFire,
 )
 from apps.sandboxes.models import Sandbox
+from apps.sandboxes.services import offers
+from apps.sandboxes.types import ImageReport, ProfileReport
 from tests.faces import api, session
 from tests.factories import (
     make_agent,
@@ -40,6 +42,11 @@ from tests.factories import (
 
 pytestmark = pytest.mark.django_db
 
+LIMITS = {"memory_mb": 1024, "cpu": 1, "pids": 256, "workspace_mb": 512}
+PROFILE = ProfileReport(
+    name="base", image="base", runtime="runc", egress="none", gets=LIMITS, most=LIMITS
+)
+IMAGE = ImageReport(tag="base", source="base", digest="sha256:1", size=1)
 WINDOWS = sorted(site._registry.items(), key=lambda pair: pair[0]._meta.label)
 NAMES = [model._meta.label for model, _ in WINDOWS]
 
@@ -83,6 +90,7 @@ def furnish(organization):
         image="base",
         worker=worker.name,
     )
+    offers.report(host="here", profiles=[PROFILE], images=[IMAGE])
     schedule = make_schedule(project=project, agent=agent)
     ScheduleFire.objects.create(schedule=schedule, fire_at=Now(), outcome="submitted", run=run)
     with transaction.atomic():

@@ -21,6 +21,7 @@ from tests.factories import (
     make_binding,
     make_cast,
     make_department,
+    make_environment,
     make_project,
     make_run,
     make_schedule,
@@ -70,6 +71,29 @@ TABLE = [
     ("get", "/api/projects/demo", None, VIEWER, "project:read", 200),
     ("get", "/api/projects/demo/files", None, VIEWER, "project:read", 200),
     ("post", "/api/projects/demo/files", "upload", OPERATOR, "project:write", 201),
+    ("get", "/api/sandboxes/environments", None, VIEWER, "sandbox:read", 200),
+    ("post", "/api/sandboxes/environments", {"name": "e"}, ADMIN, "sandbox:write", 201),
+    ("get", "/api/sandboxes/environments/{environment}", None, VIEWER, "sandbox:read", 200),
+    ("patch", "/api/sandboxes/environments/{environment}", {}, ADMIN, "sandbox:write", 200),
+    ("delete", "/api/sandboxes/environments/{environment}", None, ADMIN, "sandbox:write", 204),
+    (
+        "post",
+        "/api/sandboxes/environments/{environment}/clone",
+        {"name": "like-it"},
+        ADMIN,
+        "sandbox:write",
+        201,
+    ),
+    (
+        "post",
+        "/api/sandboxes/environments/{environment}/default",
+        None,
+        ADMIN,
+        "sandbox:write",
+        200,
+    ),
+    ("get", "/api/sandboxes/profiles", None, VIEWER, "sandbox:read", 200),
+    ("get", "/api/sandboxes/images", None, VIEWER, "sandbox:read", 200),
     ("get", "/api/agents", None, VIEWER, "agent:read", 200),
     ("post", "/api/agents", {"slug": "s", "title": "S"}, ADMIN, "agent:write", 201),
     ("get", "/api/agents/hello", None, VIEWER, "agent:read", 200),
@@ -161,6 +185,7 @@ OF_THE_ASKER = {
     "/api/audit/verify",
     "/api/rbac/people",
     "/api/rbac/bindings",
+    "/api/sandboxes/environments",
 }
 IDS = [f"{method} {path}" for method, path, *_ in TABLE]
 
@@ -199,6 +224,7 @@ def furnish(organization, *, project="demo", agent="hello"):
         "token": account.api_tokens.get().pk,
         "department": make_department(person).pk,
         "binding": binding.pk,
+        "environment": make_environment(organization=organization).pk,
     }
 
 

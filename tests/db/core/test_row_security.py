@@ -22,6 +22,7 @@ from apps.events.services import outbox
 from apps.identity.models import ApiToken, User
 from apps.projects.models import Project, WorkspaceFile
 from apps.runs.models import Run, RunEvent
+from apps.sandboxes.models import Environment
 from tests.db.core.test_permissions import TABLE, send
 from tests.faces import api, session
 from tests.factories import (
@@ -55,6 +56,8 @@ SHARED = {
     "identity_installation": "says that somebody owns the place; web requests may not read it at all",
     "runs_worker": "machines serve every organization",
     "runs_leader": "who leads",
+    "sandboxes_host_profile": "what hosts offer; they serve every organization",
+    "sandboxes_host_image": "the same",
 }
 SECURED = """
     SELECT relname, relrowsecurity, relforcerowsecurity,
@@ -151,7 +154,10 @@ def two():
     return made
 
 
-TENANT_MODELS = [Project, WorkspaceFile, Agent, AgentVersion, Run, User, AuditEntry]
+TENANT_MODELS = [
+    *(Project, WorkspaceFile, Agent, AgentVersion, Run, User, AuditEntry),
+    Environment,
+]
 
 
 @pytest.mark.django_db

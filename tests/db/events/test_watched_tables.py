@@ -20,6 +20,7 @@ from apps.projects.models import Project, WorkspaceFile
 from apps.projects.services import files, projects
 from apps.runs.models import Lane, Run, Schedule
 from apps.runs.services import control
+from apps.sandboxes.models import Environment
 from tests.factories import (
     make_actor,
     make_agent,
@@ -44,7 +45,9 @@ UNWATCHED = {
     "runs_leader": "which engine leads",
     "runs_idempotencykey": "what was answered to whom",
     "identity_withdrawal": "written by triggers, in the transaction of a watched loss",
-    "sandboxes_": "what workers start and end",
+    "sandboxes_sandbox": "what workers start and end",
+    "sandboxes_host_profile": "what workers find on their hosts",
+    "sandboxes_host_image": "the same",
     "axes_": "guesses at the door; each is an entry of ours where the account exists",
     "django_": "sessions, and Django's own names",
     "auth_": "Django's groups and permissions, which nobody asks",
@@ -101,6 +104,9 @@ SILENT = {
     "a schedule given to somebody else": lambda by, run: (
         make_schedule(by=by, project=run.project),
         Schedule.objects.update(submits_as=make_actor(organization=run.project.organization).user),
+    ),
+    "an environment opened to the network": lambda by, run: Environment.objects.update(
+        egress={"mode": "open"}
     ),
     "a lane paused": lambda by, run: Lane.objects.update(paused=True),
 }
