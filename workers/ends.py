@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeVar
 
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, connection
@@ -17,6 +17,8 @@ from apps.runs.types import Failure, Started
 from workers.node import Stop, Task
 
 _TRY_AGAIN_S: Final = 0.5
+
+Answer = TypeVar("Answer")
 
 
 def report(started: Started, task: Task, failure: Failure) -> None:
@@ -37,7 +39,7 @@ def _end(started: Started, task: Task, failure: Failure) -> None:
         leases.fail(started, failure)
 
 
-def insist(act: Callable[[], None]) -> None:
+def insist(act: Callable[[], Answer]) -> Answer:
     """Report an outcome, waiting for a database that is away as long as we may still act.
 
     Safe to repeat: a report that did arrive took the lease, and the repetition is ``LeaseLost``.
@@ -45,12 +47,10 @@ def insist(act: Callable[[], None]) -> None:
     give_up = time.monotonic() + settings.AOS_SELF_FENCE.total_seconds()
     while True:
         try:
-            act()
+            return act()
         except (OperationalError, InterfaceError):
             connection.close()
             direct.close()
             if time.monotonic() > give_up:
                 raise
             time.sleep(_TRY_AGAIN_S)
-        else:
-            return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import mimetypes
 import time
+from contextlib import nullcontext
 from typing import Final
 
 from opentelemetry import trace
@@ -13,7 +14,7 @@ from apps.core import blobs, tracing
 from apps.core.errors import AosError
 from apps.runs.errors import LeaseLost
 from apps.runs.services import leases
-from apps.runs.types import ArtifactData, Failure, Started
+from apps.runs.types import ArtifactData, Failure, Report, RunState, Started
 from apps.sandboxes.services import tracking
 from apps.sandboxes.types import EgressMode
 from workers import ends
@@ -22,6 +23,7 @@ from workers.output import Transcript
 from workers.runlog import RunLog
 from workers.sandbox.base import Output, Sandbox, SandboxSpec
 from workers.supply import Supply
+from workers.taskevents import TaskEvents
 from workers.workspace import command_for, files_for, sandbox_spec
 
 logger = logging.getLogger(__name__)
@@ -40,12 +42,16 @@ class RunFailed(AosError):
         self.failure = failure
 
 
-def execute(started: Started, *, node: Node, supply: Supply) -> None:
+def execute(
+    started: Started, *, node: Node, supply: Supply, events: TaskEvents | None = None
+) -> None:
     """Execute one attempt and report its end. Raises ``LeaseLost`` when the run is not ours."""
     log = RunLog(started)
     task = Task(started.lease, log)
+    attempt = _Attempt(started, task=task, node=node, supply=supply)
+    telling = events.telling(started, failure=lambda: attempt.failure) if events else nullcontext()
     began = time.monotonic()
-    with node.holding([task]):
+    with node.holding([task]), telling:
         with tracing.TRACER.start_as_current_span(
             f"run {started.agent_slug}",
             context=tracing.context_of(started.trace),
@@ -57,18 +63,21 @@ def execute(started: Started, *, node: Node, supply: Supply) -> None:
                 "gen_ai.agent.name": started.agent_slug,
             },
         ):
-            _Attempt(started, task=task, supply=supply).carry_out()
+            attempt.carry_out()
         node.paces.add(started.version_id, time.monotonic() - began)
 
 
 class _Attempt:
     """The steps of one attempt, sharing the sandbox's record and the transcript."""
 
-    def __init__(self, started: Started, *, task: Task, supply: Supply) -> None:
+    def __init__(self, started: Started, *, task: Task, node: Node, supply: Supply) -> None:
         self._started = started
         self._task = task
+        self._node = node
         self._supply = supply
         self._transcript = Transcript()
+        #: How it ended, if not well.
+        self.failure: Failure | None = None
 
     def carry_out(self) -> None:
         """Run, then report exactly one outcome: result, failure, cancellation or give-back."""
@@ -95,14 +104,19 @@ class _Attempt:
 
     def _succeed(self, artifacts: list[ArtifactData]) -> None:
         after, lines = self._task.log.take()
-        result = self._transcript.result
-        ends.insist(
-            lambda: leases.succeed(
-                self._started, result=result, after=after, lines=lines, artifacts=artifacts
-            )
+        report = Report(
+            lease=self._started.lease,
+            state=RunState.SUCCEEDED,
+            after=after,
+            result=self._transcript.result,
+            lines=lines,
+            artifacts=artifacts,
         )
+        if not ends.insist(lambda: self._node.finish_run(report)):
+            raise LeaseLost(run_id=self._started.public_id)
 
     def _report(self, failure: Failure) -> None:
+        self.failure = failure
         ends.report(self._started, self._task, failure)
 
     def _in_sandbox(self) -> list[ArtifactData]:

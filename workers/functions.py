@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any, Final
@@ -24,7 +24,7 @@ from apps.core import tracing
 from apps.core.errors import AosError
 from apps.runs.errors import LeaseLost
 from apps.runs.services import leases
-from apps.runs.types import Entry, EventKind, Failure, Report, RunState, Started
+from apps.runs.types import Entry, EventKind, Failure, Lease, Report, RunState, Started
 from workers import ends
 from workers.node import Node, Task
 from workers.runlog import RunLog
@@ -199,7 +199,7 @@ class _Group:
             ends.insist(lambda: self._finish(reports))
 
     def _finish(self, reports: Sequence[tuple[Started, Report]]) -> None:
-        ended = leases.finish([report for _, report in reports])
+        ended = self._end_those_ours([report for _, report in reports])
         if len(ended) < len(reports):
             lost = [str(each.public_id) for each, _ in reports if each.lease not in ended]
             logger.warning("leases lost, work dropped", extra={"runs": lost})
@@ -207,6 +207,13 @@ class _Group:
             for started, _ in reports:
                 began, took = self._moments[started.lease.run_id]
                 self._events.ended(started, began=began, took=took, failure=None)
+
+    def _end_those_ours(self, reports: Sequence[Report]) -> Collection[Lease]:
+        if len(reports) > 1:
+            return leases.finish(reports)
+        # Alone in its message: its end may share a commit with those of others.
+        (report,) = reports
+        return [report.lease] if self._node.finish_run(report) else []
 
 
 def _call(started: Started, task: Task) -> dict[str, Any]:

@@ -20,10 +20,11 @@ from django.db import connection
 from apps.core import doorbell
 from apps.runs.errors import LeaseLost
 from apps.runs.models import WorkerNode
-from apps.runs.services import fleet
-from apps.runs.types import Lease
+from apps.runs.services import fleet, leases
+from apps.runs.types import Lease, Report, Started
 from workers.paces import Paces
 from workers.runlog import RunLog
+from workers.together import Together
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +82,14 @@ class Node:
         self._strays: frozenset[Lease] = frozenset()
         self._last_answer = time.monotonic()
         self.row = self._join()
+        #: Take up a run, alone in its message; ``None`` when it is not ours any more.
+        self.start_run: Together[Lease, Started | None] = Together(self._start_runs)
+        #: Write a run's end; false when it was not ours to end.
+        self.finish_run: Together[Report, bool] = Together(_finish_runs)
+
+    def _start_runs(self, wanted: Sequence[Lease]) -> list[Started | None]:
+        started = {each.lease: each for each in leases.start_many(wanted, worker=self.row)}
+        return [started.get(lease) for lease in wanted]
 
     def _join(self) -> WorkerNode:
         return fleet.join(
@@ -197,3 +206,8 @@ class Node:
         except DatabaseError as error:
             connection.close()
             logger.warning("not written yet", extra={"error": str(error)})
+
+
+def _finish_runs(reports: Sequence[Report]) -> list[bool]:
+    ended = leases.finish(reports)
+    return [report.lease in ended for report in reports]

@@ -1,8 +1,9 @@
-"""Runs that travelled together, shown in Flower each by itself.
+"""The runs of this worker as Flower shows them: each a task by itself, however it travelled.
 
-Celery tells of one task for each message. For a message of many runs this tells of each run, under its
-own id and name, as Celery would: received, started, ended. A thread of its own does the talking, in one
-message for all that gathered meanwhile. Flower is a view: what cannot be sent is dropped.
+Celery tells of messages: one task for many runs, and for a single run more slowly than the run may take.
+This tells of each run instead, under its own id and name, as Celery would: received, started, ended. A
+thread of its own does the talking, in one message for all that gathered meanwhile. Flower is a view: what
+cannot be sent is dropped.
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 from celery import Celery
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
+from apps.runs.errors import LeaseLost
 from apps.runs.types import Failure, Started
 
 logger = logging.getLogger(__name__)
@@ -57,19 +60,39 @@ class TaskEvents:
             )
         self._rung.set()
 
+    @contextmanager
+    def telling(self, started: Started, *, failure: Callable[[], Failure | None]) -> Iterator[None]:
+        """Tell of one run as it begins and ends; ``failure`` is asked at the end."""
+        began, clock = time.time(), time.perf_counter()
+        self.received([started])
+        self._began(started, at=began)
+        lost: Failure | None = Failure(code=LeaseLost.code, detail="")
+        try:
+            yield
+            lost = None
+        finally:
+            took = time.perf_counter() - clock
+            self._ended(started, at=began + took, took=took, failure=lost or failure())
+            self._rung.set()
+
     def ended(
         self, started: Started, *, began: float, took: float, failure: Failure | None
     ) -> None:
         """Tell when a run began and how it ended; ``began`` by the wall clock."""
-        uuid = started.task_id
-        self._waiting.append({"type": "task-started", "uuid": uuid, "timestamp": began})
-        end: dict[str, Any] = {"uuid": uuid, "timestamp": began + took}
+        self._began(started, at=began)
+        self._ended(started, at=began + took, took=took, failure=failure)
+        self._rung.set()
+
+    def _began(self, started: Started, *, at: float) -> None:
+        self._waiting.append({"type": "task-started", "uuid": started.task_id, "timestamp": at})
+
+    def _ended(self, started: Started, *, at: float, took: float, failure: Failure | None) -> None:
+        end: dict[str, Any] = {"uuid": started.task_id, "timestamp": at}
         if failure is None:
             end |= {"type": "task-succeeded", "result": "done", "runtime": took}
         else:
             end |= {"type": "task-failed", "exception": failure.code, "traceback": ""}
         self._waiting.append(end)
-        self._rung.set()
 
     def _talk(self) -> None:
         while True:

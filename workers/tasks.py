@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from celery import Task
 from django.db import close_old_connections
@@ -20,44 +21,51 @@ from workers.engine.publish import EXECUTE, EXECUTE_GROUP
 logger = logging.getLogger(__name__)
 
 
-@app.task(name=EXECUTE, bind=True)
-def execute(self: Task[..., str], run_id: int, token: int) -> str:
+# What Flower shows are the runs, not the messages: ``workers.taskevents`` tells of each.
+@app.task(name=EXECUTE, bind=True, send_events=False)
+def execute(self: Task[..., None], run_id: int, token: int) -> None:
     """Work on one leased run.
 
     The message may be lost, late or doubled: a START that finds its token void returns quietly.
     """
-    with direct.line():
-        started = _take_up([Lease(run_id=run_id, token=token)])
-        if not started:
+    with _at_work():
+        started = lifespan.node().start_run(Lease(run_id=run_id, token=token))
+        if started is None:
             logger.info("message is stale", extra={"task": self.request.id})
-            return "stale"
-        return _work_on(started[0])
+        elif started.agent_kind == AgentKind.FUNCTION:
+            functions.execute([started], node=lifespan.node(), events=lifespan.task_events())
+        else:
+            _execute_in_sandbox(started)
 
 
-# Not an event of its own in Flower: each of its runs is one (see ``workers.functions``).
 @app.task(name=EXECUTE_GROUP, send_events=False)
 def execute_group(runs: Sequence[tuple[int, int]]) -> None:
     """Work on several short runs, one after the other."""
-    with direct.line():
-        started = _take_up([Lease(run_id=run_id, token=token) for run_id, token in runs])
-        functions.execute(started, node=lifespan.node(), events=lifespan.task_events())
-    lifespan.look_for_more()
+    node = lifespan.node()
+    with _at_work():
+        wanted = [Lease(run_id=run_id, token=token) for run_id, token in runs]
+        started = leases.start_many(wanted, worker=node.row)
+        functions.execute(started, node=node, events=lifespan.task_events())
 
 
-def _take_up(wanted: Sequence[Lease]) -> list[Started]:
+@contextmanager
+def _at_work() -> Iterator[None]:
     # Connections live as long as their thread; one that broke in between is replaced here.
     close_old_connections()
-    return leases.start_many(wanted, worker=lifespan.node().row)
-
-
-def _work_on(started: Started) -> str:
-    node = lifespan.node()
-    if started.agent_kind == AgentKind.FUNCTION:
-        functions.execute([started], node=node)
-        return "done"
     try:
-        executor.execute(started, node=node, supply=lifespan.supply())
+        with direct.line():
+            yield
+    finally:
+        lifespan.look_for_more()
+
+
+def _execute_in_sandbox(started: Started) -> None:
+    try:
+        executor.execute(
+            started,
+            node=lifespan.node(),
+            supply=lifespan.supply(),
+            events=lifespan.task_events(),
+        )
     except LeaseLost:
         logger.warning("lease lost, work dropped", extra={"run": str(started.public_id)})
-        return "lease lost"
-    return "done"

@@ -367,6 +367,9 @@ LOGGING = {
         # Each request is a span already; its access line would say it twice.
         "uvicorn.access": {"handlers": [], "propagate": True, "level": "WARNING"},
         "httpx": {"level": "WARNING"},
+        # A line for each message when it comes and when it is done: its runs have logs of their own.
+        "celery.worker.strategy": {"level": "WARNING"},
+        "celery.app.trace": {"level": "WARNING"},
         # It prints a traceback whenever Redis goes away; the feed says so in one line.
         "channels_redis.pubsub": {"level": "CRITICAL"},
     },

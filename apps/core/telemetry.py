@@ -103,9 +103,9 @@ def setup(service: str) -> None:
         }
     )
     provider = TracerProvider(resource=resource, sampler=ParentBased(_NoLonelyQueries()))
+    trace.set_tracer_provider(provider)
     if settings.OTLP_ENDPOINT:
         # The exporter reads OTEL_EXPORTER_OTLP_ENDPOINT itself, with its headers and time-outs.
         provider.add_span_processor(BatchSpanProcessor(Redacting(OTLPSpanExporter())))
         PsycopgInstrumentor().instrument()
-    trace.set_tracer_provider(provider)
-    CeleryInstrumentor().instrument()  # type: ignore[no-untyped-call]
+        CeleryInstrumentor().instrument()  # type: ignore[no-untyped-call]

@@ -17,7 +17,7 @@ from apps.runs.models import Attempt, Pace, Run, RunEvent, RunLease
 from apps.runs.services import submission
 from apps.runs.types import RunState, TaskSpec
 from tests.factories import make_actor, make_agent, make_project
-from tests.support.platform import Platform, kill, wait_for
+from tests.support.platform import SLOW, Platform, kill, wait_for
 
 pytestmark = [pytest.mark.processes, pytest.mark.slow]
 
@@ -123,6 +123,35 @@ def test_each_run_is_a_task_of_its_own_in_flower(platform, seen):
     for kind in ("task-received", "task-started", "task-succeeded"):
         assert {event["uuid"] for event in seen[kind]} == wanted, kind
     assert {event["name"] for event in seen["task-received"]} == {found[0].name}
+
+
+def test_a_script_is_a_task_with_its_end_in_flower_too(platform, seen):
+    platform.engine()
+    platform.worker()
+    wait_for("the worker's own events", lambda: seen["worker-online"], seconds=30)
+    project = make_project()
+    by = make_actor(organization=project.organization)
+    broken = {"entry": "main.py", "files": {"main.py": "exit(3)"}, "retry": {"max_attempts": 1}}
+    good, bad = (
+        submission.submit(
+            by=by,
+            project=project,
+            agent=make_agent(organization=project.organization, spec=spec),
+            task=TaskSpec(input={"seconds": 0.1} if spec is SLOW else {}),
+        ).run
+        for spec in (SLOW, broken)
+    )
+
+    wait_for("both to end", lambda: not _open([good.pk, bad.pk]), seconds=60)
+    wait_for("the events", lambda: seen["task-succeeded"] and seen["task-failed"])
+
+    names = {event["uuid"]: event["name"] for event in seen["task-received"]}
+    assert names == {f"{run.public_id}.1": run.name for run in (good, bad)}
+    assert {event["uuid"] for event in seen["task-started"]} == set(names)
+    assert [event["uuid"] for event in seen["task-succeeded"]] == [f"{good.public_id}.1"]
+    assert [(event["uuid"], event["exception"]) for event in seen["task-failed"]] == [
+        (f"{bad.public_id}.1", "command_failed")
+    ]
 
 
 def test_a_killed_worker_loses_none_of_the_runs_it_held(platform):

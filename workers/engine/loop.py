@@ -36,6 +36,8 @@ STAND_BY_S: Final = 0.5
 # Polling pace: close while there was something to do in the last second, relaxed after.
 BUSY_S: Final = 0.05
 IDLE_S: Final = 1.0
+# A round has a price however little there is to do: under load it does so much at once.
+ROUND_S: Final = 0.005
 SWEEP_S: Final = 1.0
 RELAY_BATCH: Final = 1000
 # How often the leader reads what the workers measured.
@@ -62,6 +64,7 @@ class Engine:
         # Monotonic moments; 0 means never.
         self._healthy_since = 0.0
         self._last_work = 0.0
+        self._next_round = 0.0
         self._next_renewal = 0.0
         self._next_sweep = 0.0
         self._next_lesson = 0.0
@@ -101,6 +104,8 @@ class Engine:
         if self._seat is None:
             self._stopping.wait(STAND_BY_S)
             return
+        self._stopping.wait(max(0.0, self._next_round - time.monotonic()))
+        self._next_round = time.monotonic() + ROUND_S
         if self._lead(self._seat):
             self._last_work = time.monotonic()
         if self._goes_on:
