@@ -73,6 +73,7 @@ MIDDLEWARE = [
     "apps.identity.limiting.LimitMiddleware",
     "apps.core.networks.AdminNetworkMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
+    "apps.identity.middleware.ActivityMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
@@ -151,9 +152,17 @@ AUTH_PASSWORD_VALIDATORS = [
         "NAME": "django.contrib.auth.password_validation.MinimumLengthValidator",
         "OPTIONS": {"min_length": 12},
     },
-    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+    {"NAME": "apps.identity.validators.KnownPasswordValidator"},
+    {"NAME": "apps.identity.validators.PlaceWordValidator"},
+    {"NAME": "apps.identity.validators.BreachedPasswordValidator"},
     {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
 ]
+# Words of your own of which no password is made: projects, products, the town you sit in.
+AOS_PASSWORD_WORDS = env.words("AOS_PASSWORD_WORDS", default=())
+# The list of Pwned Passwords, in order of the SHA-1; empty looks into the built-in list only.
+AOS_BREACHED_PASSWORDS = env.text("AOS_BREACHED_PASSWORDS", default="")
+if AOS_BREACHED_PASSWORDS and not Path(AOS_BREACHED_PASSWORDS).is_file():
+    raise ImproperlyConfigured(f"AOS_BREACHED_PASSWORDS={AOS_BREACHED_PASSWORDS} is not a file.")
 # An OpenID provider at which people sign in; without an issuer there is none.
 AOS_OIDC_ISSUER = env.text("AOS_OIDC_ISSUER", default="")
 AOS_OIDC_NAME = env.text("AOS_OIDC_NAME", default="single sign-on")
@@ -191,7 +200,10 @@ LOGOUT_REDIRECT_URL = "login"
 SESSION_ENGINE = "apps.identity.sessionstore"
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
-SESSION_COOKIE_AGE = int(timedelta(hours=12).total_seconds())
+# A browser is signed out this long after the person's last act, and this long after the sign-in in
+# any case; ``apps.identity.lifetime`` says what an act is.
+AOS_SESSION_IDLE = timedelta(minutes=env.integer("AOS_SESSION_IDLE_MINUTES", default=60, minimum=1))
+AOS_SESSION_LIFETIME = timedelta(hours=env.integer("AOS_SESSION_HOURS", default=12, minimum=1))
 CSRF_COOKIE_SAMESITE = "Lax"
 # Mixed into the hash of every API token, so that a copy of the database alone verifies none.
 AOS_TOKEN_PEPPER = env.secret("AOS_TOKEN_PEPPER", default=SECRET_KEY)

@@ -25,7 +25,7 @@ from apps.core import client, clock, tenancy
 from apps.core.errors import AosError
 from apps.hub import devices, frame
 from apps.hub.visiting import HubRequest, person, signed_in
-from apps.identity import oidc, proof
+from apps.identity import lifetime, oidc, proof
 from apps.identity.actor import Actor
 from apps.identity.matrix import MATRIX, SCOPES
 from apps.identity.models import ApiToken, SignIn, User
@@ -125,6 +125,7 @@ def let_in(request: HttpRequest, user: User, *, how: str, is_fresh: bool = True)
     """Sign the person in here, on record. ``how`` names what proved them, ``is_fresh`` says that they
     were proved just now; acts that need a fresh proof ask for one otherwise."""
     auth.login(request, user, backend=_BACKEND)
+    lifetime.begin(request.session)
     if is_fresh:
         proof.note(request.session)
     sessions.begin(
@@ -228,7 +229,7 @@ def _security(request: HubRequest, *, status: int = 200, **told: Any) -> HttpRes
         "frame": frame.of(request),
         "browsers": [
             {"row": row, "name": devices.name(row.agent), "here": row.session_key == key}
-            for row in SignIn.objects.visible_to(user)
+            for row in SignIn.objects.visible_to(user).lasting()
         ],
         "second_factor": second_factor.is_on(user),
         "with_password": user.has_usable_password(),

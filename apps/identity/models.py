@@ -8,10 +8,12 @@ from typing import ClassVar, Final, Self
 from django.contrib.auth.hashers import check_password
 from django.contrib.auth.models import AbstractUser, UserManager
 from django.contrib.postgres.fields import ArrayField
+from django.contrib.sessions.models import Session
 from django.db import models
 from django.db.models import Exists, OuterRef, Q
 from django.db.models.functions import Now
 
+from apps.core import clock
 from apps.core.models import BaseModel, uuid7
 from apps.identity.types import Role, Scope, UserKind, at_least
 
@@ -246,6 +248,17 @@ class ApiToken(BaseModel):
 class SignInQuerySet(models.QuerySet["SignIn"]):
     def visible_to(self, user: User) -> Self:
         return self.filter(user=user)
+
+    def lasting(self) -> Self:
+        """Without the browsers whose session has ended by itself."""
+        return self.filter(Exists(_lasting_sessions()))
+
+    def over(self) -> Self:
+        return self.exclude(Exists(_lasting_sessions()))
+
+
+def _lasting_sessions() -> models.QuerySet[Session]:
+    return Session.objects.filter(session_key=OuterRef("session_key"), expire_date__gt=clock.now())
 
 
 class SignIn(BaseModel):

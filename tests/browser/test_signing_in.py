@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import re
+
+from django.contrib.sessions.models import Session
 from playwright.sync_api import expect
 
 
@@ -38,6 +41,27 @@ def test_a_page_left_open_leads_to_sign_in_when_the_session_has_ended(page, visi
     page.get_by_label("State").select_option("failed")
 
     expect(page).to_have_title("Sign in · AOS")
+
+
+def test_a_page_left_open_shows_nothing_more_when_the_session_has_ended(page):
+    page.goto("/")
+    expect(page.locator("#aos-live")).to_have_attribute("data-state", "live")
+    assert Session.objects.all().delete()[0] == 1
+
+    expect(page).to_have_title("Sign in · AOS")
+
+
+def test_what_a_person_does_says_so_and_what_a_page_asks_by_itself_does_not(page):
+    said = []
+    page.on("request", lambda asked: said.append(asked.headers.get("x-acted")))
+    page.goto("/runs")
+    page.get_by_label("State").select_option("failed")
+    expect(page).to_have_url(re.compile("state=failed"))
+    assert "1" not in said
+
+    page.get_by_label("State").press("Home")
+    expect(page).not_to_have_url(re.compile("state=failed"))
+    assert "1" in said
 
 
 def test_the_theme_is_chosen_kept_and_there_before_the_first_paint(page):

@@ -73,7 +73,7 @@ def portrait(request: HubRequest, subject: User) -> dict[str, Any]:
     by = page_actor(request)
     tab = "accounts" if subject.is_service_account else "people"
     is_above = subject.pk != by.user.pk and policy.highest(subject) > policy.standing(by.user)
-    signed = SignIn.objects.filter(user=subject)
+    signed = SignIn.objects.filter(user=subject).lasting()
     return context(request, tab=tab) | {
         "subject": subject,
         "is_self": subject.pk == by.user.pk,

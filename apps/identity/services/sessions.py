@@ -25,6 +25,7 @@ _SEEN_GRAIN: Final = timedelta(minutes=1)
 @transaction.atomic
 def begin(*, by: Actor, session_key: str, address: str | None, agent: str, how: str) -> SignIn:
     """Record that a person signed in. ``how`` names what proved it: password, code, provider."""
+    SignIn.objects.filter(user=by.user).over().delete()
     made = SignIn.objects.create(
         user=by.user, session_key=session_key, address=address, agent=agent[:200]
     )

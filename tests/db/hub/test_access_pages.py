@@ -4,6 +4,7 @@ from datetime import timedelta
 from http import HTTPStatus
 
 import pytest
+from django.contrib.sessions.models import Session
 from django.urls import reverse
 
 from apps.core import clock
@@ -148,6 +149,8 @@ def test_people_are_listed_with_roles_second_factor_and_when_they_were_seen(
         SecondFactor.objects.create(
             user=cast.vera, sealed_secret=b"x", confirmed_at=clock.now(), last_step=0
         )
+        tomorrow = clock.now() + timedelta(days=1)
+        Session.objects.create(session_key="k", session_data="", expire_date=tomorrow)
         SignIn.objects.create(user=cast.vera, session_key="k", address="192.0.2.1")
 
     rows = {row["user"].pk: row for row in page.get("/access/people").context["rows"]}
@@ -245,6 +248,8 @@ def test_an_admin_sees_an_owner_and_changes_nothing(cast):
 def test_somebody_is_signed_out_everywhere_and_loses_a_second_factor(cast, page):
     where = f"/access/people/{cast.vera.pk}"
     with unwatched():
+        tomorrow = clock.now() + timedelta(days=1)
+        Session.objects.create(session_key="k", session_data="", expire_date=tomorrow)
         SignIn.objects.create(user=cast.vera, session_key="k", address="192.0.2.1")
         SecondFactor.objects.create(
             user=cast.vera, sealed_secret=b"x", confirmed_at=clock.now(), last_step=0

@@ -10,7 +10,7 @@ from apps.identity.models import Binding, User
 pytestmark = pytest.mark.django_db
 
 
-def _found(monkeypatch, slug="acme", password="a long password 1"):
+def _found(monkeypatch, slug="acme", password="four grey pebbles 1"):
     monkeypatch.setattr("sys.stdin", io.StringIO(f"{password}\n"))
     call_command("found", slug, "--owner", f"ada-{slug}", "--email", "ada@acme.test", "--stdin")
 
@@ -19,7 +19,7 @@ def test_an_organization_is_founded_from_the_shell(monkeypatch):
     _found(monkeypatch)
 
     user = User.objects.get(username="ada-acme")
-    assert user.check_password("a long password 1")
+    assert user.check_password("four grey pebbles 1")
     assert Binding.objects.get(user=user).role == "owner"
 
 

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.django_db
 
 def test_an_organization_is_founded_with_its_owner():
     owner = people.found(
-        slug="acme", name="Acme", owner="ada", email="ada@acme.test", password="a long password 1"
+        slug="acme", name="Acme", owner="ada", email="ada@acme.test", password="four grey pebbles 1"
     )
 
     assert policy.allows(Actor(user=owner), "people.manage")
@@ -34,7 +34,7 @@ def test_a_weak_password_is_refused_and_nobody_is_added():
 
 def test_a_newcomer_may_nothing_until_a_role_is_granted():
     by = make_actor(Role.OWNER)
-    user = people.add(by=by, username="new", email="n@x.test", password="a long password 1")
+    user = people.add(by=by, username="new", email="n@x.test", password="four grey pebbles 1")
     project = make_project(organization=by.user.organization)
 
     before = policy.allows(Actor(user=user), "run.read", project_id=project.pk)

@@ -43,6 +43,12 @@ function wake() {
   if (Date.now() - heard > SUSPECT_MS) connection.socket.close();
 }
 
+// What a page shows must not outlive the session: gone to again, it is the sign-in page.
+async function leaveIfSignedOut() {
+  const answer = await fetch(location.href, { redirect: "manual" });
+  if (answer.type === "opaqueredirect") location.reload();
+}
+
 if (source) {
   source.addEventListener("htmx:ws:before:connection", (event) => {
     connection = event.detail.connection;
@@ -60,7 +66,9 @@ if (source) {
   });
   source.addEventListener("htmx:ws:close", (event) => {
     const { connection: closed, code } = event.detail;
-    show(closed.config.reconnectCodes.includes(code) ? "reconnecting" : "closed");
+    const comesBack = closed.config.reconnectCodes.includes(code);
+    show(comesBack ? "reconnecting" : "closed");
+    if (!comesBack) leaveIfSignedOut();
   });
   // Connected only now: htmx starts by itself, perhaps before the listeners above stand.
   source.setAttribute("hx-ws:connect", source.dataset.socket);
