@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import mimetypes
 import time
 from contextlib import nullcontext
 from typing import Final
 
 from opentelemetry import trace
 
-from apps.core import blobs, tracing
+from apps.core import blobs, mediatypes, tracing
 from apps.core.errors import AosError
 from apps.runs.errors import LeaseLost
 from apps.runs.services import leases
@@ -176,9 +175,10 @@ class _Attempt:
         return Failure(code=error.code, detail=detail, retryable=error.retryable)
 
     def _collect(self, sandbox: Sandbox) -> list[ArtifactData]:
+        store = _Store()
         with tracing.TRACER.start_as_current_span("artifacts collect"):
             collected = sandbox.collect(
-                tuple(self._started.agent_spec.get("artifacts", ["*"])), sink=_Store()
+                tuple(self._started.agent_spec.get("artifacts", ["*"])), sink=store
             )
         if error := collected.error():
             raise error
@@ -187,14 +187,21 @@ class _Attempt:
                 name=item.name,
                 sha256=item.sha256,
                 size=item.size,
-                media_type=mimetypes.guess_type(item.name)[0] or "application/octet-stream",
+                media_type=mediatypes.sniff(item.name, store.head(item.name)),
             )
             for item in collected.artifacts
         ]
 
 
 class _Store:
-    """Collected files go straight to the blob store; only sums and sizes stay in memory."""
+    """Collected files go straight to the blob store; only how they begin stays in memory."""
+
+    def __init__(self) -> None:
+        self._writers: dict[str, blobs.Writer] = {}
 
     def open(self, name: str, *, size: int) -> blobs.Writer:
-        return blobs.Writer()
+        self._writers[name] = writer = blobs.Writer()
+        return writer
+
+    def head(self, name: str) -> bytes:
+        return self._writers[name].head

@@ -347,6 +347,14 @@ AOS_EGRESS_HOST_FOLDER = env.text("AOS_EGRESS_HOST_FOLDER", default="")
 # Networks no sandbox may reach, besides all that are not public: your own public addresses.
 AOS_EGRESS_DENY = env.networks("AOS_EGRESS_DENY", default=())
 
+# --- Artifacts ------------------------------------------------------------------------------------
+# Where contents of files are: file: (in the data folder), file:///folder, s3://bucket/prefix?endpoint=...
+AOS_ARTIFACT_STORE = env.text("AOS_ARTIFACT_STORE", default="file:")
+AOS_ARTIFACT_S3_ACCESS_KEY = env.secret("AOS_ARTIFACT_S3_ACCESS_KEY", default="")
+AOS_ARTIFACT_S3_SECRET_KEY = env.secret("AOS_ARTIFACT_S3_SECRET_KEY", default="")
+# How long the contents of artifacts are kept; 0: as long as their runs.
+AOS_ARTIFACT_DAYS = env.integer("AOS_ARTIFACT_DAYS", default=0, minimum=0)
+
 # --- Flower ---------------------------------------------------------------------------------------
 AOS_FLOWER_URL = env.text("AOS_FLOWER_URL", default="http://127.0.0.1:5555")
 AOS_FLOWER_BASIC_AUTH = env.secret("AOS_FLOWER_BASIC_AUTH", default="")

@@ -65,6 +65,25 @@ class Invalid(AosError):
         return partial(type(self), self.errors, summary=str(self)), ()
 
 
+class ContentGone(AosError):
+    """Unlike what never was: its row, with its SHA-256, stays as a record."""
+
+    code = "content_gone"
+    title = "No longer stored"
+    status = HTTPStatus.GONE
+    template = "The content {sha256} is no longer stored: it was removed after its time."
+
+
+class StoreUnavailable(AosError):
+    """Named by its place without its secrets; what went wrong there is in the logs too."""
+
+    code = "store_unavailable"
+    title = "The store does not answer"
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    retryable = True
+    template = "The store of files {store} cannot be used: {reason}. Try again later."
+
+
 class TooLarge(AosError):
     code = "too_large"
     title = "Too large"

@@ -37,6 +37,14 @@ _KNOWN: Final[Mapping[str, tuple[str, str]]] = {
         "The sandbox is full",
         "Give it a smaller input, or raise sandbox.workspace_mb in the agent's version.",
     ),
+    "store_unavailable": (
+        "The store of files did not answer",
+        "Run it again; if it happens again, ask who operates AOS to look at AOS_ARTIFACT_STORE.",
+    ),
+    "content_gone": (
+        "A file it was given is no longer stored",
+        "Upload the file again, then submit a new run.",
+    ),
     "artifact_rejected": (
         "A file it left was refused",
         "The agent must write plain files below out/, within the limits of size and number.",

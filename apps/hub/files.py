@@ -39,6 +39,11 @@ class File:
         return reverse("run_file", args=[self.run_id, self.name])
 
     @property
+    def pdf(self) -> str:
+        """The file in the browser's own viewer, as a page of its own."""
+        return reverse("run_pdf", args=[self.run_id, self.name])
+
+    @property
     def download(self) -> str:
         return f"/api/runs/{self.run_id}/artifacts/{quote(self.name)}"
 

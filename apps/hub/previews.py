@@ -1,15 +1,20 @@
-"""What of a file can be read in the page: the first rows of a table, a chart, a report, plain text."""
+"""What of a file can be read in the page: the first rows of a table, a chart, a report, plain text.
+
+All but images and PDFs are made here, escaped, from the file's beginning. Those two are shown by the
+browser, which runs nothing of them: an image is not a document, and a PDF has a viewer of its own.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from apps.core import blobs
-from apps.core.errors import NotFound
+from apps.core import blobs, mediatypes
+from apps.core.errors import ContentGone, StoreUnavailable
 from apps.hub import markdown
 from apps.hub.files import File
 
@@ -41,20 +46,50 @@ class Preview:
 
 def of(file: File, *, siblings: Sequence[File] = ()) -> Preview:
     """The preview of one file; ``siblings`` are the run's files, which a report may show."""
-    if file.media_type in _IMAGES:
-        return Preview(kind="image", name=file.name, src=file.download)
+    if shown := _by_browser(file):
+        return shown
     if not file.media_type.startswith("text/") and file.media_type not in _READABLE:
-        note = f"There is no preview for {file.media_type}. Download the file to open it."
-        return Preview(kind="none", name=file.name, note=note)
+        return _none(
+            file, f"There is no preview for {file.media_type}. Download the file to open it."
+        )
     try:
         text, whole = _read(file)
-    except NotFound:
-        note = "The content of this file is no longer in storage."
-        return Preview(kind="none", name=file.name, note=note)
+    except ContentGone:
+        return _none(file, "The content of this file is no longer in storage.")
+    except StoreUnavailable:
+        return _none(file, "The storage does not answer. Try again in a moment.")
+    return _made(file, text, whole=whole, siblings=siblings)
+
+
+def _by_browser(file: File) -> Preview | None:
+    if file.media_type in _IMAGES:
+        return Preview(kind="image", name=file.name, src=file.download)
+    if file.media_type == mediatypes.PDF:
+        return Preview(kind="pdf", name=file.name, src=file.pdf)
+    return None
+
+
+def _none(file: File, note: str) -> Preview:
+    return Preview(kind="none", name=file.name, note=note)
+
+
+def _made(file: File, text: str, *, whole: bool, siblings: Sequence[File]) -> Preview:
     if file.media_type in _TABLES:
         return _table(file, text, whole=whole)
+    if file.media_type == "application/json" and whole:
+        return _json(file, text)
     note = "" if whole else f"Only the first {_READ_BYTES // 1024} KiB are shown."
     return _text(file, text, note=note, siblings=siblings)
+
+
+def _json(file: File, text: str) -> Preview:
+    """Indented, so that it can be read. What is no JSON after all is shown as it is, and said to be so."""
+    try:
+        told = json.dumps(json.loads(text), indent=2, ensure_ascii=False)
+    except (ValueError, RecursionError) as error:
+        note = f"This is not readable JSON: {error}."
+        return Preview(kind="text", name=file.name, text=text, note=note)
+    return Preview(kind="text", name=file.name, text=told)
 
 
 def _text(file: File, text: str, *, note: str, siblings: Sequence[File]) -> Preview:

@@ -84,6 +84,7 @@ urlpatterns = [
     path("runs/<uuid:public_id>/workspace", views.workspace, name="workspace"),
     path("runs/<uuid:public_id>/log", views.run_log, name="run_log"),
     path("runs/<uuid:public_id>/files/<path:name>", views.run_file, name="run_file"),
+    path("runs/<uuid:public_id>/pdf/<path:name>", views.run_pdf, name="run_pdf"),
     path("runs/<uuid:public_id>/cancel", views.run_cancel, name="run_cancel"),
     path("runs/<uuid:public_id>/rerun", views.run_rerun, name="run_rerun"),
     path("queue", queue.queue, name="queue"),

@@ -15,13 +15,14 @@ from uuid import UUID
 from django.contrib import messages
 from django.core.exceptions import BadRequest
 from django.db.models import Exists, OuterRef, Q, QuerySet
-from django.http import Http404, HttpResponse
+from django.http import Http404, HttpResponse, HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_GET, require_POST
 
 from apps.agents.models import Agent
-from apps.core.errors import AosError, Invalid
+from apps.core.errors import AosError, ContentGone, Invalid, NotFound
+from apps.core.rest import downloads
 from apps.events.models import Event
 from apps.hub import advice, cards, files, frame, inputs, log, previews, timeline
 from apps.hub.visiting import HubRequest, person, signed_in
@@ -483,6 +484,22 @@ def run_file(request: HubRequest, public_id: UUID, name: str) -> HttpResponse:
         return render(request, "hub/artifact_dialog.html", context)
     context["frame"] = frame.of(request, project=shown.project)
     return render(request, "hub/artifact.html", context)
+
+
+@signed_in
+@require_GET
+def run_pdf(request: HubRequest, public_id: UUID, name: str) -> HttpResponseBase:
+    """A PDF as the browser's own viewer shows it, as a page of its own."""
+    run = _run(person(request), public_id)
+    artifact = run.artifacts.filter(name=name).first() if "\0" not in name else None
+    if artifact is None:
+        raise Http404
+    try:
+        return downloads.show_pdf(
+            request, sha256=artifact.sha256, name=artifact.name, size=artifact.size
+        )
+    except (NotFound, ContentGone) as error:
+        raise Http404 from error
 
 
 @signed_in

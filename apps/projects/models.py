@@ -73,6 +73,7 @@ class WorkspaceFile(BaseModel):
                 name="projects_workspacefile_one_name_each", fields=["project", "name"]
             )
         ]
+        indexes = [models.Index(fields=["sha256"], name="projects_workspacefile_of_sum")]
 
     def __str__(self) -> str:
         return self.name

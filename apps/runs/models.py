@@ -332,6 +332,7 @@ class Artifact(models.Model):
         constraints = [
             models.UniqueConstraint(name="runs_artifact_one_name_each", fields=["run", "name"])
         ]
+        indexes = [models.Index(fields=["sha256"], name="runs_artifact_of_sum")]
 
     def __str__(self) -> str:
         return self.name

@@ -171,8 +171,8 @@ def test_every_default_of_the_launcher_is_documented():
 def test_every_variable_of_compose_is_documented(place):
     told = (REFERENCE / "settings.md").read_text("utf-8")
     text = (ROOT / place).read_text("utf-8")
-    used = set(re.findall(r"(?<!\$)\$\{([A-Z_]+)", text)) | set(
-        re.findall(r"^([A-Z_]+)=", text, re.MULTILINE)
+    used = set(re.findall(r"(?<!\$)\$\{([A-Z0-9_]+)", text)) | set(
+        re.findall(r"^([A-Z0-9_]+)=", text, re.MULTILINE)
     )
 
     assert used

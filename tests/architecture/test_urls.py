@@ -61,6 +61,7 @@ PAGES: dict[str, str | None] = {
     "runs/<uuid:public_id>/workspace": "run.read",
     "runs/<uuid:public_id>/log": "run.read",
     "runs/<uuid:public_id>/files/<path:name>": "run.read",
+    "runs/<uuid:public_id>/pdf/<path:name>": "run.read",
     "runs/<uuid:public_id>/cancel": "run.cancel",
     "runs/<uuid:public_id>/rerun": "run.rerun",
     "schedules": None,

@@ -28,6 +28,7 @@ from apps.runs.services import dispatch, firing, fleet, leadership, recovery, wi
 from apps.runs.services.dispatch import Dispatcher, View
 from apps.runs.services.leadership import Seat, SeatLost
 from workers.engine.courier import Courier
+from workers.engine.janitor import Janitor
 from workers.engine.publish import BrokerAway, Publisher
 
 logger = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ class Engine:
         self._name = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:6]}"
         self._publisher = Publisher(app)
         self._courier = Courier()
+        self._janitor = Janitor()
         self._stopping = threading.Event()
         self._rung = threading.Event()
         self._seat: Seat | None = None
@@ -132,6 +134,7 @@ class Engine:
             logger.info("engine leads", extra={"engine": self._name, "epoch": seat.epoch})
         self._seat = seat
         self._courier.work(leading=seat is not None)
+        self._janitor.work(leading=seat is not None)
 
     def _prepare_connection(self) -> None:
         """Bound what a stalled leader can hold: its open transaction must not block a successor."""
@@ -229,6 +232,7 @@ class Engine:
             logger.warning("engine stands by again", extra={"engine": self._name, "why": why})
         self._seat = None
         self._courier.work(leading=False)
+        self._janitor.work(leading=False)
 
     def _database_is_away(self, error: DatabaseError) -> None:
         if self._healthy_since:
@@ -236,6 +240,7 @@ class Engine:
         self._healthy_since = 0.0
         self._seat = None
         self._courier.work(leading=False)
+        self._janitor.work(leading=False)
         connection.close()
         direct.close()
         self._stopping.wait(STAND_BY_S)
@@ -243,6 +248,7 @@ class Engine:
     def _leave(self) -> None:
         self._publisher.close()
         self._courier.stop()
+        self._janitor.stop()
         if self._seat is not None:
             try:
                 leadership.leave(self._seat)

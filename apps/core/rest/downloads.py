@@ -16,7 +16,8 @@ from django.http import (
 from django.utils.cache import patch_cache_control
 from django.utils.http import content_disposition_header, parse_etags
 
-from apps.core import blobs
+from apps.core import blobs, mediatypes
+from apps.core.errors import NotFound
 
 _CHUNK = 64 * 1024
 
@@ -25,6 +26,27 @@ def send(
     request: HttpRequest, *, sha256: str, name: str, size: int, media_type: str
 ) -> HttpResponseBase:
     """A stored file as an attachment, under an empty policy in a sandboxed, unsniffed answer."""
+    return _answer(
+        request, sha256=sha256, name=name, size=size, media_type=media_type, attached=True
+    )
+
+
+def show_pdf(request: HttpRequest, *, sha256: str, name: str, size: int) -> HttpResponseBase:
+    """A stored PDF for the browser's own viewer, as a page under the same empty policy in a sandbox.
+
+    The viewer runs apart from our origin. What is no PDF by its content is not found.
+    """
+    with blobs.open_blob(sha256) as file:
+        if mediatypes.sniff(name, file.read(mediatypes.HEAD)) != mediatypes.PDF:
+            raise NotFound(what="PDF", ref=name)
+    return _answer(
+        request, sha256=sha256, name=name, size=size, media_type=mediatypes.PDF, attached=False
+    )
+
+
+def _answer(
+    request: HttpRequest, *, sha256: str, name: str, size: int, media_type: str, attached: bool
+) -> HttpResponseBase:
     etag = f'"{sha256}"'
     if etag in parse_etags(request.headers.get("If-None-Match", "")):
         return HttpResponseNotModified(headers={"ETag": etag})
@@ -37,7 +59,7 @@ def send(
         headers={
             "Content-Length": str(size),
             "Content-Disposition": content_disposition_header(
-                as_attachment=True, filename=name.rsplit("/", 1)[-1]
+                as_attachment=attached, filename=name.rsplit("/", 1)[-1]
             )
             or "",
             "Content-Security-Policy": "default-src 'none'; sandbox",

@@ -41,6 +41,11 @@ _EXAMPLES: dict[int, dict[str, Any]] = {
     },
     406: {"code": "not_acceptable", "detail": "Could not satisfy the request Accept header."},
     409: {"code": "run_is_over", "detail": "This run has already succeeded."},
+    410: {
+        "code": "content_gone",
+        "detail": "The content 9f86d081 is no longer stored: it was removed after its time.",
+        "params": {"sha256": "9f86d081"},
+    },
     413: {
         "code": "too_large",
         "detail": "The file is 20971520 bytes; the limit is 10485760.",
@@ -57,6 +62,12 @@ _EXAMPLES: dict[int, dict[str, Any]] = {
         "detail": "The limit 'read' is 1200 requests in 60 seconds, and they are used up. "
         "Wait 3 seconds, then go on more slowly.",
         "params": {"limit": "read", "count": 1200, "seconds": 60, "retry_after": 3},
+    },
+    503: {
+        "code": "store_unavailable",
+        "detail": "The store of files s3://files/aos cannot be used: it does not answer. "
+        "Try again later.",
+        "params": {"store": "s3://files/aos", "reason": "it does not answer"},
     },
 }
 

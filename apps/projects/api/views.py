@@ -112,7 +112,7 @@ class FileCollection(ListAPIView[WorkspaceFile]):
         ),
         tags=["Projects"],
         request={"multipart/form-data": FileRequestSerializer},
-        responses={201: WorkspaceFileSerializer, **problems(400, 404, 413, 415, 422)},
+        responses={201: WorkspaceFileSerializer, **problems(400, 404, 413, 415, 422, 503)},
     )
     def post(self, request: Request, project: str) -> Response:
         owner = self._project(request)

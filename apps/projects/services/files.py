@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mimetypes
 from collections.abc import Iterable
 from typing import Final
 
@@ -10,7 +9,7 @@ from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import transaction
 
-from apps.core import blobs
+from apps.core import blobs, mediatypes
 from apps.core.errors import Invalid
 from apps.events.services import changes, outbox
 from apps.identity import policy
@@ -26,7 +25,6 @@ def put(
     project: Project,
     name: str,
     chunks: Iterable[bytes],
-    media_type: str | None = None,
 ) -> WorkspaceFile:
     """Store a file under a name, replacing an earlier one of that name.
 
@@ -36,7 +34,7 @@ def put(
     policy.require(by, "file.write", project_id=project.pk)
     _require_name(name)
     blob = blobs.put(chunks, limit=settings.AOS_FILE_LIMIT_BYTES, what=f"The file {name!r}")
-    return _record(by=by, project=project, name=name, blob=blob, media_type=media_type)
+    return _record(by=by, project=project, name=name, blob=blob)
 
 
 def _require_name(name: str) -> None:
@@ -47,10 +45,8 @@ def _require_name(name: str) -> None:
 
 
 @transaction.atomic
-def _record(
-    *, by: Actor, project: Project, name: str, blob: blobs.Blob, media_type: str | None
-) -> WorkspaceFile:
-    guessed = mimetypes.guess_type(name)[0] or "application/octet-stream"
+def _record(*, by: Actor, project: Project, name: str, blob: blobs.Blob) -> WorkspaceFile:
+    found = mediatypes.sniff(name, blob.head)
     earlier = WorkspaceFile.objects.filter(project=project, name=name).first()
     before = changes.of(earlier, *_CONTENT) if earlier else None
     file, _ = WorkspaceFile.objects.update_or_create(
@@ -59,7 +55,7 @@ def _record(
         defaults={
             "sha256": blob.sha256,
             "size": blob.size,
-            "media_type": media_type or guessed,
+            "media_type": found,
         },
     )
     outbox.audit(

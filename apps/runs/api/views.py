@@ -230,7 +230,7 @@ class ArtifactDownload(APIView):
         description="Always as an attachment: what an agent wrote never runs on this origin. "
         "The ETag is the SHA-256 of the content.",
         tags=["Runs"],
-        responses={(200, "*/*"): bytes, 304: None, **problems(404)},
+        responses={(200, "*/*"): bytes, 304: None, **problems(404, 410, 503)},
     )
     def get(self, request: Request, run_id: str, name: str) -> HttpResponseBase:
         run = found(request, run_id)
