@@ -25,9 +25,9 @@ from apps.identity.services import tokens
 from apps.identity.types import Role, Scope, UserKind
 from apps.projects.models import Project
 from apps.projects.services import files
-from apps.runs.models import Artifact, Run, Schedule, WorkerNode
-from apps.runs.services import fleet, schedules, submission
-from apps.runs.types import TaskSpec, Timing
+from apps.runs.models import Artifact, BulkAct, Run, Schedule, WorkerNode
+from apps.runs.services import bulk, fleet, schedules, submission
+from apps.runs.types import BulkVerb, RunFilter, TaskSpec, Timing
 from apps.sandboxes.models import Environment
 from apps.sandboxes.services import environments
 from apps.sandboxes.types import Recipe
@@ -205,6 +205,14 @@ def make_environment(
         project=project,
         recipe=Recipe(**recipe),
     )
+
+
+def make_bulk_act(
+    *, by: Actor, verb: BulkVerb = BulkVerb.CANCEL, project: Project | None = None, **more: Any
+) -> BulkAct:
+    """An act on the runs that are there, through the service."""
+    wanted = RunFilter(project_id=project.pk if project else None)
+    return bulk.begin(by=by, verb=verb, wanted=wanted, **more)[0]
 
 
 def make_worker(**fields: Any) -> WorkerNode:

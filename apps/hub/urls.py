@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from apps.hub import account, provider, queue, schedules, start, views
+from apps.hub import account, bulk, provider, queue, schedules, start, views
 from apps.hub.access import accounts, checks, departments, grants, people, roles
 from apps.hub.audit import pages as audit
 
@@ -79,6 +79,12 @@ urlpatterns = [
     path("audit/verify", audit.verify, name="audit_verify"),
     path("palette", views.palette, name="palette"),
     path("runs", views.runs, name="runs"),
+    path("runs/bulk", bulk.bulk_list, name="bulk_list"),
+    path("runs/bulk/new", bulk.bulk_new, name="bulk_new"),
+    path("runs/bulk/begin", bulk.bulk_begin, name="bulk_begin"),
+    path("runs/bulk/<uuid:act_id>", bulk.bulk, name="bulk"),
+    path("runs/bulk/<uuid:act_id>/proceed", bulk.bulk_proceed, name="bulk_proceed"),
+    path("runs/bulk/<uuid:act_id>/stop", bulk.bulk_stop, name="bulk_stop"),
     path("runs/<uuid:public_id>", views.run, name="run"),
     path("runs/<uuid:public_id>/row", views.run_row, name="run_row"),
     path("runs/<uuid:public_id>/workspace", views.workspace, name="workspace"),

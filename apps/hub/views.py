@@ -350,6 +350,9 @@ def runs(request: HubRequest) -> HttpResponse:
         "agents": Agent.objects.visible_to(user),
         "runs": page[:_LIST_PAGE],
         "more": _more(page, chosen),
+        "narrowed": urlencode({name: value for name, value in chosen.items() if value}),
+        "may_bulk": around.project is not None
+        and policy.allows(Actor(user=user), "run.bulk", project_id=around.project.pk),
     }
     if before and request.htmx:
         return render(request, "hub/runs/rows.html", context)

@@ -102,6 +102,13 @@ MATRIX: Final = {
         over=_WITH_AGENT,
         audited=True,
     ),
+    "run.bulk": Rule(
+        summary="Cancel or re-run all runs that match, in a project or everywhere",
+        role=Role.OPERATOR,
+        scope="run:write",
+        over=_IN_PROJECT,
+        audited=True,
+    ),
     "schedule.read": Rule(
         summary="See a project's schedules",
         role=Role.VIEWER,

@@ -32,6 +32,20 @@ class AgentNotReleased(RunError):
     template = "The agent {agent!r} has no released version yet. Release one first."
 
 
+class BulkIsOver(RunError):
+    code = "bulk_act_is_over"
+    title = "The bulk act is over"
+    status = HTTPStatus.CONFLICT
+    template = "This bulk act is {state}; there is nothing left to {act}."
+
+
+class NothingMatches(RunError):
+    code = "nothing_matches"
+    title = "No run matches"
+    status = HTTPStatus.CONFLICT
+    template = "No run matches this filter that you could {verb}. Ask for a preview first."
+
+
 class KeyMissing(RunError):
     code = "idempotency_key_missing"
     title = "Idempotency-Key missing"

@@ -22,16 +22,31 @@ from apps.projects.models import Project
 from apps.runs.types import (
     DISPATCHED,
     FINAL,
+    BulkState,
+    BulkVerb,
     CatchUp,
     EventKind,
     FireOutcome,
     LeaseState,
     Priority,
+    RunFilter,
     RunState,
     Timing,
 )
 
 _FINAL = Q(state__in=FINAL)
+
+
+_SENT = Q(lease__state=LeaseState.DISPATCHED)
+
+
+def _in_state(state: str) -> Q:
+    """``dispatched`` is shown, not stored: a queued run that was sent to a worker."""
+    if state == DISPATCHED:
+        return Q(state=RunState.QUEUED) & _SENT
+    if state == RunState.QUEUED:
+        return Q(state=RunState.QUEUED) & ~_SENT
+    return Q(state=state)
 
 
 class RunQuerySet(models.QuerySet["Run"]):
@@ -46,6 +61,24 @@ class RunQuerySet(models.QuerySet["Run"]):
 
     def open(self) -> Self:
         return self.exclude(_FINAL)
+
+    def matching(self, wanted: RunFilter) -> Self:
+        """Those that a filter means, as people see their states."""
+        given = {
+            lookup: value
+            for lookup, value in (
+                ("project_id", wanted.project_id),
+                ("agent_version__agent_id", wanted.agent_id),
+                ("queue", wanted.queue),
+                ("error__code", wanted.error),
+                ("trace_id", wanted.trace_id),
+                ("created_at__gte", wanted.created_after),
+                ("created_at__lt", wanted.created_before),
+            )
+            if value is not None
+        }
+        found = self.filter(**given)
+        return found.filter(_in_state(wanted.state)) if wanted.state else found
 
 
 class Run(models.Model):
@@ -361,6 +394,8 @@ class IdempotencyKey(models.Model):
     key = models.CharField(max_length=255)
     fingerprint = models.CharField(max_length=64)
     run = models.ForeignKey(Run, on_delete=models.CASCADE, null=True, related_name="+")
+    # What a request about many runs was answered, to be said again.
+    answer = models.JSONField(null=True)
     expires_at = models.DateTimeField(db_index=True)
 
     class Meta:
@@ -372,6 +407,83 @@ class IdempotencyKey(models.Model):
 
     def __str__(self) -> str:
         return self.key
+
+
+class BulkActQuerySet(models.QuerySet["BulkAct"]):
+    def visible_to(self, user: User) -> Self:
+        return self.filter(reaching(user, project_ref="project_id")).filter(
+            organization_id=user.organization_id
+        )
+
+
+class BulkAct(BaseModel):
+    """One wish about many runs, which the engine fulfills batch by batch, the oldest run first.
+
+    It means the runs that match and are no newer than ``upto``, so that what was counted before
+    somebody confirmed it is what is touched. Its legal steps are checked by a trigger.
+    """
+
+    organization_id = models.UUIDField()
+    project = models.ForeignKey(Project, on_delete=models.PROTECT, null=True, related_name="+")
+    # Acts as this person, with what they may do at each batch.
+    asked_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
+    verb = models.CharField(max_length=8, choices=BulkVerb)
+    # A ``RunFilter``.
+    wanted = models.JSONField()
+    state = models.CharField(max_length=8, choices=BulkState, default=BulkState.WORKING)
+    # How many matched when it was asked for.
+    matched = models.PositiveIntegerField()
+    # After so many it waits for somebody to look; ``None`` for all at once.
+    canary = models.PositiveIntegerField(null=True)
+    # The newest run it may touch, and the newest one it has dealt with.
+    upto = models.BigIntegerField()
+    after = models.BigIntegerField(default=0)
+    done = models.PositiveIntegerField(default=0)
+    refused = models.PositiveIntegerField(default=0)
+    # The first few refusals: ``{"run", "name", "reason"}``.
+    refusals = models.JSONField(default=list)
+    stop_reason = models.CharField(max_length=200, blank=True)
+    finished_at = models.DateTimeField(null=True)
+
+    objects = BulkActQuerySet.as_manager()
+
+    class Meta:
+        db_table = "runs_bulk"
+        ordering = ["-id"]
+        constraints = [
+            models.CheckConstraint(
+                name="runs_bulk_finished_iff_over",
+                condition=Q(state__in=("working", "tried"), finished_at=None)
+                | Q(state__in=("done", "stopped"), finished_at__isnull=False),
+            ),
+            models.CheckConstraint(
+                name="runs_bulk_stays_below_upto", condition=Q(after__lte=models.F("upto"))
+            ),
+        ]
+        indexes = [
+            models.Index(
+                fields=["updated_at"], name="runs_bulk_at_work", condition=Q(state="working")
+            ),
+            models.Index(fields=["organization_id", "-id"], name="runs_bulk_of_organization"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.get_verb_display()} {self.matched} runs"
+
+    @property
+    def treated(self) -> int:
+        return self.done + self.refused
+
+    @property
+    def is_over(self) -> bool:
+        return self.finished_at is not None
+
+    @property
+    def share(self) -> float:
+        """How much of it is done, from 0 to 1."""
+        if self.state == BulkState.DONE or not self.matched:
+            return 1.0
+        return min(1.0, self.treated / self.matched)
 
 
 class ScheduleQuerySet(models.QuerySet["Schedule"]):

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -78,6 +78,60 @@ class Timing:
     cron: str
     timezone: str = "UTC"
     catch_up: CatchUp = CatchUp.SKIP
+
+
+class BulkVerb(models.TextChoices):
+    """What is done to each of many runs, and which runs it can be done to."""
+
+    CANCEL = "cancel", "cancel"
+    RERUN = "rerun", "re-run"
+
+    @property
+    def applies_to(self) -> tuple[RunState, ...]:
+        return (RunState.QUEUED, RunState.RUNNING) if self is BulkVerb.CANCEL else FINAL
+
+
+class BulkState(models.TextChoices):
+    WORKING = "working", "at work"
+    # The first few are done; somebody looks at them before the others follow.
+    TRIED = "tried", "tried on a few"
+    DONE = "done", "done"
+    STOPPED = "stopped", "stopped"
+
+
+# The database trigger is made from it, as with runs.
+BULK_TRANSITIONS: Final = {
+    BulkState.WORKING: (BulkState.TRIED, BulkState.DONE, BulkState.STOPPED),
+    BulkState.TRIED: (BulkState.WORKING, BulkState.STOPPED),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFilter:
+    """Which runs of an organization are meant. What is ``None`` does not narrow."""
+
+    project_id: UUID | None = None
+    agent_id: UUID | None = None
+    queue: str | None = None
+    state: str | None = None
+    error: str | None = None
+    trace_id: str | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+
+    def as_json(self) -> dict[str, str]:
+        return {name: str(value) for name, value in asdict(self).items() if value is not None}
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, str]) -> RunFilter:
+        values: dict[str, Any] = dict(stored)
+        for name in ("project_id", "agent_id"):
+            if name in values:
+                values[name] = UUID(values[name])
+        for name in ("created_after", "created_before"):
+            if name in values:
+                values[name] = datetime.fromisoformat(values[name])
+        return cls(**values)
 
 
 class FireOutcome(models.TextChoices):

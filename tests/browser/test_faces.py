@@ -8,8 +8,10 @@ from playwright.sync_api import Page, expect
 from apps.core import clock
 from apps.identity.types import Role
 from apps.runs.models import ScheduleFire
+from apps.runs.services import bulk, leadership
+from apps.runs.types import BulkVerb
 from tests.browser.conftest import DESKTOP, PHONE
-from tests.factories import make_agent, make_run, make_schedule
+from tests.factories import make_actor, make_agent, make_bulk_act, make_run, make_schedule
 from tests.support.looking import violations
 from tests.support.stand_in import StandIn, artifact
 
@@ -26,6 +28,9 @@ PAGES = (
     "schedule",
     "new_schedule",
     "queue",
+    "bulk_new",
+    "bulk",
+    "bulk_list",
     "missing",
 )
 FIRST_LOAD_LIMIT = 40 * 1024
@@ -91,6 +96,10 @@ def places(project):
     ScheduleFire.objects.create(
         schedule=schedule, fire_at=schedule.next_at, outcome="refused", detail="No such file."
     )
+    owner = make_actor(organization=project.organization)
+    act = make_bulk_act(by=owner, verb=BulkVerb.RERUN, project=project, canary=1)
+    while bulk.advance(leadership.take("stand-in")):
+        pass
     return {
         "chat": f"/?agent={agent.slug}",
         "stream": f"/?run={done.public_id}",
@@ -104,6 +113,9 @@ def places(project):
         "schedule": f"/schedules/{schedule.pk}",
         "new_schedule": f"/schedules/new?agent={agent.slug}",
         "queue": "/queue",
+        "bulk_new": "/runs/bulk/new?act=cancel",
+        "bulk": f"/runs/bulk/{act.pk}",
+        "bulk_list": "/runs/bulk",
         "missing": "/no-such-page",
     }
 

@@ -24,7 +24,7 @@ from django.db import connection, transaction
 from apps.core import doorbell
 from apps.core.postgres import direct
 from apps.events.services import chain, checkpoints, relay
-from apps.runs.services import dispatch, firing, fleet, leadership, recovery, withdrawal
+from apps.runs.services import bulk, dispatch, firing, fleet, leadership, recovery, withdrawal
 from apps.runs.services.dispatch import Dispatcher, View
 from apps.runs.services.leadership import Seat, SeatLost
 from workers.engine.courier import Courier
@@ -43,6 +43,7 @@ SWEEP_S: Final = 1.0
 RELAY_BATCH: Final = 1000
 # How often the leader reads what the workers measured.
 LESSON_S: Final = 0.25
+BULK_S: Final = 0.5
 HOUSEKEEPING_S: Final = 3600.0
 CHECKPOINT_S: Final = 60.0
 CHECKPOINT_ENTRIES: Final = 1000
@@ -70,6 +71,7 @@ class Engine:
         self._next_renewal = 0.0
         self._next_sweep = 0.0
         self._next_lesson = 0.0
+        self._next_bulk = 0.0
         self._next_housekeeping = 0.0
         self._next_checkpoint = 0.0
         # Up to when ended bindings were seen; ``None`` when another engine may have led before.
@@ -153,8 +155,9 @@ class Engine:
         moved = self._relay(seat) if view.has_news else 0
         sealed = self._seal(seat, any_waiting=view.has_unsealed)
         reclaimed = self._sweep(seat)
-        self._goes_on = bool(claimed or moved >= RELAY_BATCH)
-        return bool(promoted or claimed or moved or sealed or reclaimed)
+        treated = self._advance_bulk(seat)
+        self._goes_on = bool(claimed or moved >= RELAY_BATCH or treated)
+        return bool(promoted or claimed or moved or sealed or reclaimed or treated)
 
     def _dispatch(self, seat: Seat, view: View) -> int:
         messages = self._dispatcher_of(seat).claim(view.room)
@@ -175,6 +178,14 @@ class Engine:
             self._next_lesson = time.monotonic() + LESSON_S
             self._dispatcher.learn()
         return self._dispatcher
+
+    def _advance_bulk(self, seat: Seat) -> int:
+        """The next batch of what people want done to many runs: one a round, without a pause."""
+        if time.monotonic() < self._next_bulk:
+            return 0
+        treated = bulk.advance(seat)
+        self._next_bulk = 0.0 if treated else time.monotonic() + BULK_S
+        return treated
 
     def _relay(self, seat: Seat) -> int:
         with transaction.atomic():

@@ -13,7 +13,7 @@ from django.utils.safestring import SafeString
 from unfold.decorators import display
 
 from apps.identity.adminsite import Window, site
-from apps.runs.models import Artifact, Attempt, Lane, ReadyRun, RunLease, ScheduledRun
+from apps.runs.models import Artifact, Attempt, BulkAct, Lane, ReadyRun, RunLease, ScheduledRun
 
 
 class _OfRun(Window):
@@ -109,3 +109,26 @@ class LaneAdmin(Window):
     list_display = ["queue", "priority", "paused"]
     list_filter = ["priority", "paused"]
     search_fields = ["queue"]
+
+
+@admin.register(BulkAct, site=site)
+class BulkActAdmin(Window):
+    """Acts on many runs, and how far each has come. They are asked for on the Runs page or the API."""
+
+    section = "Work"
+    icon = "library_add_check"
+    organization_path = "organization_id"
+    list_display = [
+        "created_at",
+        "verb",
+        "project",
+        "asked_by",
+        "state",
+        "matched",
+        "done",
+        "refused",
+    ]
+    list_filter = ["state", "verb"]
+    list_select_related = ["project", "asked_by"]
+    search_fields = ["asked_by__username"]
+    ordering = ["-id"]

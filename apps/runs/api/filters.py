@@ -2,53 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from django.db.models import Q
 from rest_framework.request import Request
 
 from apps.agents.models import Agent
 from apps.core.rest.references import find
 from apps.core.rest.strict import query
+from apps.identity.models import User
 from apps.identity.rest import actor
 from apps.projects.models import Project
 from apps.runs.api.serializers import RunFilterSerializer
 from apps.runs.models import RunQuerySet
-from apps.runs.types import DISPATCHED, LeaseState, RunState
-
-_SENT = Q(lease__state=LeaseState.DISPATCHED)
-_LOOKUPS = {
-    "queue": "queue",
-    "trace_id": "trace_id",
-    "created_after": "created_at__gte",
-    "created_before": "created_at__lt",
-}
+from apps.runs.types import RunFilter
 
 
 def narrow(runs: RunQuerySet, request: Request) -> RunQuerySet:
     """Apply the query's filters; a project or agent nobody can see is a 404, a typo a 422."""
     wanted = query(RunFilterSerializer, request.query_params)
-    runs = runs.filter(**{_LOOKUPS[name]: wanted[name] for name in _LOOKUPS if name in wanted})
-    if state := wanted.get("state"):
-        runs = runs.filter(_in_state(state))
-    return runs.filter(**_owners(request, wanted))
+    return runs.matching(filter_of(actor(request).user, wanted))
 
 
-def _in_state(state: str) -> Q:
-    """``dispatched`` is shown, not stored: a queued run that was sent to a worker."""
-    if state == DISPATCHED:
-        return Q(state=RunState.QUEUED) & _SENT
-    if state == RunState.QUEUED:
-        return Q(state=RunState.QUEUED) & ~_SENT
-    return Q(state=state)
-
-
-def _owners(request: Request, wanted: dict[str, Any]) -> dict[str, Any]:
-    user = actor(request).user
-    owners: dict[str, Any] = {}
+def filter_of(user: User, wanted: Mapping[str, Any]) -> RunFilter:
+    """A validated filter with its project and agent found; raise ``NotFound``."""
+    given = {name: value for name, value in wanted.items() if name not in {"project", "agent"}}
     if ref := wanted.get("project"):
-        owners["project"] = find(Project.objects.visible_to(user), ref, what="project")
+        given["project_id"] = find(Project.objects.visible_to(user), ref, what="project").pk
     if ref := wanted.get("agent"):
-        agent = find(Agent.objects.visible_to(user), ref, what="agent")
-        owners["agent_version__agent"] = agent
-    return owners
+        given["agent_id"] = find(Agent.objects.visible_to(user), ref, what="agent").pk
+    return RunFilter(**given)

@@ -156,6 +156,9 @@ class RunFilterSerializer(serializers.Serializer[Any]):
     project = serializers.CharField(max_length=64, required=False, help_text="Id or slug.")
     agent = serializers.CharField(max_length=64, required=False, help_text="Id or slug.")
     queue = serializers.CharField(max_length=64, required=False)
+    error = serializers.SlugField(
+        max_length=64, required=False, help_text="The code of the error it ended with."
+    )
     trace_id = serializers.RegexField(
         r"\A[0-9a-f]{32}\Z", required=False, help_text="32 hex digits."
     )

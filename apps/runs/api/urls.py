@@ -2,6 +2,14 @@ from __future__ import annotations
 
 from django.urls import path
 
+from apps.runs.api.bulk import (
+    BulkActCollection,
+    BulkActDetail,
+    BulkPreview,
+    BulkProceed,
+    BulkStop,
+    BulkSubmission,
+)
 from apps.runs.api.log import RunLogPages
 from apps.runs.api.queues import QueueCollection, QueuePause, QueueResume
 from apps.runs.api.schedules import (
@@ -25,6 +33,12 @@ from apps.runs.api.views import (
 urlpatterns = [
     path("run", RunSubmission.as_view()),
     path("runs", RunCollection.as_view()),
+    path("runs/bulk", BulkSubmission.as_view()),
+    path("runs/bulk/preview", BulkPreview.as_view()),
+    path("runs/bulk/acts", BulkActCollection.as_view()),
+    path("runs/bulk/acts/<str:act_id>", BulkActDetail.as_view()),
+    path("runs/bulk/acts/<str:act_id>/proceed", BulkProceed.as_view()),
+    path("runs/bulk/acts/<str:act_id>/stop", BulkStop.as_view()),
     path("runs/<str:run_id>", RunDetail.as_view()),
     path("runs/<str:run_id>/cancel", Cancel.as_view()),
     path("runs/<str:run_id>/rerun", Rerun.as_view()),

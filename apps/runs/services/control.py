@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from uuid import UUID
+
 from django.db import transaction
 from django.db.models.functions import Now
 
-from apps.core import doorbell
+from apps.core import doorbell, sql
 from apps.core.rest import references
-from apps.events import hints
 from apps.events.services import outbox
 from apps.identity import policy
 from apps.identity.actor import Actor
@@ -44,13 +46,35 @@ def cancel(*, by: Actor, run: Run) -> Run:
     return run
 
 
-def ask_worker(run: Run) -> None:
-    """Tell the worker of a locked, running run to stop."""
-    Run.objects.filter(pk=run.pk).update(state=RunState.CANCELLING)
-    RunLease.objects.filter(run=run).update(cancel_requested_at=Now())
-    # No line in the run's log: while a worker holds the run, only it numbers lines.
-    public_id = run.public_id
-    transaction.on_commit(lambda: hints.send_run(public_id))
+def cancel_many(*, by: Actor, runs: Sequence[Run], act: UUID) -> list[RunIsOver | None]:
+    """Stop locked runs, in the transaction of the bulk act that names them.
+
+    The caller has made sure that the person may. A run that has ended has its error in its place.
+    """
+    sql.require_transaction("control.cancel_many")
+    waiting = [run for run in runs if run.state == RunState.QUEUED]
+    held = [run for run in runs if run.state == RunState.RUNNING]
+    if waiting:
+        lifecycle.close_waiting(waiting, RunState.CANCELLED, failure=_BEFORE_START)
+    if held:
+        ask_worker(*held)
+    if stopped := [*waiting, *held]:
+        outbox.audit(
+            by.ref,
+            "run.cancel_many",
+            resource_type="bulk",
+            resource_id=act,
+            detail={"count": len(stopped), "runs": [str(run.public_id) for run in stopped]},
+        )
+    return [RunIsOver(state=run.state) if run.is_over else None for run in runs]
+
+
+def ask_worker(*runs: Run) -> None:
+    """Tell the workers of locked, running runs to stop."""
+    Run.objects.filter(pk__in=[run.pk for run in runs]).update(state=RunState.CANCELLING)
+    RunLease.objects.filter(run__in=[run.pk for run in runs]).update(cancel_requested_at=Now())
+    # No line in the runs' logs: while a worker holds a run, only it numbers lines.
+    lifecycle.tell_on_commit([run.public_id for run in runs])
     doorbell.ring_on_commit(doorbell.WORKERS)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
+from uuid import UUID
 
 from jsonschema import Draft202012Validator
 
@@ -37,8 +38,28 @@ def require_valid(schema: dict[str, Any], value: dict[str, Any], *, field: str) 
         )
 
 
+class Files:
+    """Files of projects, each asked for once: many tasks often name the same ones."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[UUID, str], WorkspaceFile | None] = {}
+
+    def named(self, project: Project, names: Iterable[str]) -> dict[str, WorkspaceFile]:
+        wanted = set(names)
+        if unknown := {name for name in wanted if (project.pk, name) not in self._known}:
+            self._known |= dict.fromkeys((project.pk, name) for name in unknown)
+            for file in WorkspaceFile.objects.filter(project=project, name__in=unknown):
+                self._known[project.pk, file.name] = file
+        known = ((name, self._known[project.pk, name]) for name in wanted)
+        return {name: file for name, file in known if file is not None}
+
+
 def resolve(
-    project: Project, agent_spec: dict[str, Any], value: dict[str, Any]
+    project: Project,
+    agent_spec: dict[str, Any],
+    value: dict[str, Any],
+    *,
+    files: Files | None = None,
 ) -> list[dict[str, Any]]:
     """Check the input and return the files it names, as ``{"name", "sha256", "size"}``.
 
@@ -46,10 +67,7 @@ def resolve(
     """
     check(agent_spec, value)
     wanted = dict(_file_names(agent_spec, value))
-    found = {
-        file.name: file
-        for file in WorkspaceFile.objects.filter(project=project, name__in=wanted.values())
-    }
+    found = (files or Files()).named(project, wanted.values())
     missing = [
         {
             "field": f"input.{field}",

@@ -37,6 +37,12 @@ def lock(run_id: int) -> Run:
     return Run.objects.select_for_update(no_key=True).get(pk=run_id)
 
 
+def lock_many(run_ids: Sequence[int]) -> list[Run]:
+    """The runs, locked in the order of their keys, as every statement over several runs does."""
+    runs = Run.objects.select_for_update(no_key=True, of=("self",)).filter(pk__in=run_ids)
+    return list(runs.select_related("project", "agent_version__agent__current").order_by("pk"))
+
+
 def subject_of(run: Run) -> Subject:
     return Subject(
         organization_id=run.organization_id,
@@ -75,6 +81,14 @@ def close(
         ]
     )
     run.refresh_from_db(fields=["state", "started_at", "finished_at"])
+
+
+def close_waiting(runs: Sequence[Run], state: RunState, *, failure: Failure) -> None:
+    """Bring many locked runs, none of which has a worker, to a final state."""
+    sql.require_transaction("lifecycle.close_waiting")
+    _drop_from_queue(*runs)
+    error = failure.as_json()
+    _write_ends([_Ending(run_id=run.pk, state=state, error=error) for run in runs])
 
 
 def finish(reports: Sequence[Report]) -> frozenset[int]:
@@ -199,7 +213,8 @@ def requeue(run: Run, *, delay: timedelta, dispatches: int, why: Failure) -> Non
     )
 
 
-def _drop_from_queue(run: Run) -> None:
-    ReadyRun.objects.filter(run=run).delete()
-    ScheduledRun.objects.filter(run=run).delete()
-    RunLease.objects.filter(run=run).delete()
+def _drop_from_queue(*runs: Run) -> None:
+    keys = [run.pk for run in runs]
+    ReadyRun.objects.filter(run__in=keys).delete()
+    ScheduledRun.objects.filter(run__in=keys).delete()
+    RunLease.objects.filter(run__in=keys).delete()

@@ -70,7 +70,6 @@ def submit(
     return Submission(run=run, replayed=False)
 
 
-@transaction.atomic
 def submit_many(
     *, by: Actor, project: Project, agent: Agent, tasks: Sequence[TaskSpec]
 ) -> list[Run | AosError]:
@@ -80,32 +79,170 @@ def submit_many(
     as ``submit`` does for what concerns all of them.
     """
     _require(by, "run.submit", project=project, agent=agent)
-    version = _version(agent, project)
-    results: list[Run | AosError] = []
-    for task in tasks:
-        try:
-            files = inputs.resolve(project, version.spec, task.input)
-            results.append(
-                _new_run(by=by, project=project, version=version, task=task, files=files)
-            )
-        except Invalid as error:
-            results.append(error)
+    _version(agent, project)
+    wanted = [Wanted(project=project, agent=agent, task=task) for task in tasks]
+    with transaction.atomic():
+        return _admit(by, wanted)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """One of many tasks that are submitted together."""
+
+    project: Project
+    agent: Agent
+    task: TaskSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What became of one of many tasks: the run it made, or why it made none."""
+
+    run_id: UUID | None = None
+    name: str = ""
+    refusal: dict[str, Any] | None = None
+
+    @classmethod
+    def of(cls, result: Run | AosError) -> Verdict:
+        if isinstance(result, Run):
+            return cls(run_id=result.public_id, name=result.name)
+        return cls(
+            refusal={
+                "code": result.code,
+                "title": result.title,
+                "detail": str(result),
+                "status": int(result.status),
+                "params": result.params,
+            }
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        run_id = str(self.run_id) if self.run_id else None
+        return {"run_id": run_id, "name": self.name, "refusal": self.refusal}
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> Verdict:
+        run_id = stored["run_id"]
+        return cls(**stored | {"run_id": UUID(run_id) if run_id else None})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bulk:
+    """The verdicts on many tasks, in their order; ``replayed`` when they had been given before."""
+
+    verdicts: Sequence[Verdict]
+    replayed: bool
+
+
+@transaction.atomic
+def submit_bulk(*, by: Actor, wanted: Sequence[Wanted | AosError], key: str, body: object) -> Bulk:
+    """Accept many tasks, for agents and projects of all kinds, in one transaction.
+
+    Each is accepted or refused by itself; an error that is handed in is the refusal of its place. With
+    the same ``key`` the same ``body`` gets the same verdicts. Raises ``KeyReused`` and ``KeyBusy``.
+    """
+    if (earlier := recall(by, key, body)) is not None:
+        verdicts = [Verdict.from_json(stored) for stored in earlier["verdicts"]]
+        return Bulk(verdicts=verdicts, replayed=True)
+    verdicts = [Verdict.of(result) for result in _admit(by, wanted)]
+    answer(by, key, {"verdicts": [verdict.as_json() for verdict in verdicts]})
+    return Bulk(verdicts=verdicts, replayed=False)
+
+
+def _admit(by: Actor, wanted: Sequence[Wanted | AosError]) -> list[Run | AosError]:
+    """Store what is right of it; what is wrong with a task refuses that task alone."""
+    doors: dict[tuple[UUID, UUID], AosError | None] = {}
+    files = inputs.Files()
+    results = [
+        each if isinstance(each, AosError) else _judge(by, each, doors, files) for each in wanted
+    ]
     if runs := [result for result in results if isinstance(result, Run)]:
-        _store(runs, by=by, slug=agent.slug)
+        _store(runs, by=by)
+        _audit_many(by, "run.submit_many", runs)
+    return results
+
+
+def _judge(
+    by: Actor,
+    wanted: Wanted,
+    doors: dict[tuple[UUID, UUID], AosError | None],
+    files: inputs.Files,
+) -> Run | AosError:
+    project, agent, task = wanted.project, wanted.agent, wanted.task
+    pair = (project.pk, agent.pk)
+    if pair not in doors:
+        doors[pair] = _door(by, project, agent)
+    if (closed := doors[pair]) is not None:
+        return closed
+    try:
+        version = _version(agent, project)
+        found = inputs.resolve(project, version.spec, task.input, files=files)
+        return _new_run(by=by, project=project, version=version, task=task, files=found)
+    except Invalid as error:
+        return error
+
+
+def _door(by: Actor, project: Project, agent: Agent) -> AosError | None:
+    """What keeps this person from running this agent in this project, if anything does."""
+    try:
+        _require(by, "run.submit", project=project, agent=agent)
+        _version(agent, project)
+    except AosError as error:
+        return error
+    return None
+
+
+def _audit_many(by: Actor, action: str, runs: Sequence[Run], **more: object) -> None:
+    """One entry for the runs of each agent in each project."""
+    groups: dict[tuple[UUID, UUID], list[Run]] = {}
+    for run in runs:
+        groups.setdefault((run.project_id, run.agent_version_id), []).append(run)
+    for group in groups.values():
+        project, version = group[0].project, group[0].agent_version
         outbox.audit(
             by.ref,
-            "run.submit_many",
+            action,
             resource_type="project",
             resource_id=project.pk,
             detail={
-                "agent": agent.slug,
+                "agent": version.agent.slug,
                 "version": version.number,
                 "project": project.slug,
-                "count": len(runs),
-                "runs": [str(run.public_id) for run in runs],
+                "count": len(group),
+                "runs": [str(run.public_id) for run in group],
+                **more,
             },
         )
+
+
+def rerun_many(*, by: Actor, runs: Sequence[Run], act: UUID) -> list[Run | AosError]:
+    """Start runs over as new ones, in the transaction of the bulk act that names them.
+
+    The caller has made sure that the person may; each run is accepted or refused by itself.
+    """
+    sql.require_transaction("submission.rerun_many")
+    results = [_again(by, run) for run in runs]
+    if made := [result for result in results if isinstance(result, Run)]:
+        _store(made, by=by)
+        _audit_many(by, "run.rerun_many", made, act=str(act))
     return results
+
+
+def _again(by: Actor, run: Run) -> Run | AosError:
+    try:
+        version = _version(run.agent_version.agent, run.project)
+        task = _task_of(run)
+        inputs.check(version.spec, task.input)
+        return _new_run(
+            by=by,
+            project=run.project,
+            version=version,
+            task=task,
+            files=run.spec["files"],
+            rerun_of=run,
+        )
+    except AosError as error:
+        return error
 
 
 @transaction.atomic
@@ -117,14 +254,7 @@ def rerun(*, by: Actor, run: Run, key: str | None = None) -> Submission:
     fingerprint = _fingerprint("rerun", run.pk)
     if key and (earlier := _remember(by, key, fingerprint)):
         return Submission(run=earlier, replayed=True)
-    task = TaskSpec(
-        input=run.spec["input"],
-        priority=Priority(run.priority),
-        queue=run.queue,
-        timeout_s=run.timeout_s,
-        retry=run.retry,
-        labels=run.labels,
-    )
+    task = _task_of(run)
     inputs.check(version.spec, task.input)
     again = _accept(
         by=by,
@@ -137,6 +267,17 @@ def rerun(*, by: Actor, run: Run, key: str | None = None) -> Submission:
     if key:
         _bind(by, key, again)
     return Submission(run=again, replayed=False)
+
+
+def _task_of(run: Run) -> TaskSpec:
+    return TaskSpec(
+        input=run.spec["input"],
+        priority=Priority(run.priority),
+        queue=run.queue,
+        timeout_s=run.timeout_s,
+        retry=run.retry,
+        labels=run.labels,
+    )
 
 
 def check(*, project: Project, agent: Agent, task: TaskSpec) -> None:
@@ -185,7 +326,7 @@ def _accept(
         by=by, project=project, version=version, task=task, files=files, rerun_of=rerun_of
     )
     slug = version.agent.slug
-    _store([run], by=by, slug=slug)
+    _store([run], by=by)
     outbox.audit(
         by.ref,
         "run.rerun" if rerun_of else "run.submit",
@@ -231,11 +372,10 @@ def _new_run(
     )
 
 
-def _store(runs: Sequence[Run], *, by: Actor, slug: str) -> None:
+def _store(runs: Sequence[Run], *, by: Actor) -> None:
     """Write the runs, queue them, and say so in their logs and their project, in one round trip."""
     now = clock.now()
     line = {"state": RunState.QUEUED, "by": by.user.username}
-    news = {"agent": slug, "by": by.user.username}
     rows = [
         {name: getattr(run, name) for name in _STORED}
         | {
@@ -243,7 +383,12 @@ def _store(runs: Sequence[Run], *, by: Actor, slug: str) -> None:
             "due_at": run.run_at if run.run_at and run.run_at > now else None,
             "event_id": uuid7(),
             "line": line,
-            "news": news | {"title": run.name, "run_url": _url(run)},
+            "news": {
+                "agent": run.agent_version.agent.slug,
+                "by": by.user.username,
+                "title": run.name,
+                "run_url": _url(run),
+            },
         }
         for place, run in enumerate(runs)
     ]
@@ -288,7 +433,12 @@ def _fingerprint(*parts: object) -> str:
 
 
 def _remember(by: Actor, key: str, fingerprint: str) -> Run | None:
-    """Note the key; return the run of an earlier, equal request.
+    """Note the key; return the run of an earlier, equal request."""
+    return _remembered(by, key, fingerprint).run
+
+
+def _remembered(by: Actor, key: str, fingerprint: str) -> IdempotencyKey:
+    """Note the key; return what is known under it: nothing yet, or what an equal request was told.
 
     The insert comes first in the transaction: a second caller waits on the unique index until the
     first has committed, and then replays. A crash rolls the key back with everything else.
@@ -317,10 +467,26 @@ def _remember(by: Actor, key: str, fingerprint: str) -> Run | None:
     stored = IdempotencyKey.objects.select_related("run").get(**owner)
     if stored.fingerprint != fingerprint:
         raise KeyReused
-    return stored.run
+    return stored
 
 
 def _bind(by: Actor, key: str, run: Run) -> None:
     IdempotencyKey.objects.filter(
         organization_id=by.user.organization_id, user_id=by.user.pk, key=key
     ).update(run=run)
+
+
+def recall(by: Actor, key: str, request: object) -> dict[str, Any] | None:
+    """Note the key of a request; return what an earlier, equal one was answered, if there was one.
+
+    Raises ``KeyReused`` and ``KeyBusy``. What is told the caller goes to ``answer``.
+    """
+    earlier: dict[str, Any] | None = _remembered(by, key, _fingerprint("many", request)).answer
+    return earlier
+
+
+def answer(by: Actor, key: str, told: dict[str, Any]) -> None:
+    """Keep what a request was answered, in its transaction."""
+    IdempotencyKey.objects.filter(
+        organization_id=by.user.organization_id, user_id=by.user.pk, key=key
+    ).update(answer=told)

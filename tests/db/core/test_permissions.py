@@ -16,9 +16,11 @@ from apps.identity.types import Role
 from tests.faces import api, key, problem, session
 from tests.factories import (
     HELLO,
+    make_actor,
     make_agent,
     make_artifact,
     make_binding,
+    make_bulk_act,
     make_cast,
     make_department,
     make_environment,
@@ -36,6 +38,7 @@ VIEWER, OPERATOR, ADMIN = 1, 2, 3
 RANKS = {"vera": VIEWER, "oscar": OPERATOR, "adam": ADMIN, "olivia": 4}
 
 TASK = {"project": "demo", "agent": "hello", "input": {}}
+BULK = {"act": "cancel", "filter": {"project": "demo"}}
 SCHEDULE = {
     "project": "demo",
     "agent": "hello",
@@ -48,6 +51,13 @@ TABLE = [
     ("post", "/api/run", TASK, OPERATOR, "run:write", 202),
     ("get", "/api/runs", None, VIEWER, "run:read", 200),
     ("post", "/api/runs", TASK, OPERATOR, "run:write", 202),
+    ("post", "/api/runs/bulk", {"runs": [TASK]}, OPERATOR, "run:write", 202),
+    ("post", "/api/runs/bulk/preview", BULK, OPERATOR, "run:write", 200),
+    ("get", "/api/runs/bulk/acts", None, VIEWER, "run:read", 200),
+    ("post", "/api/runs/bulk/acts", BULK, OPERATOR, "run:write", 202),
+    ("get", "/api/runs/bulk/acts/{bulk}", None, VIEWER, "run:read", 200),
+    ("post", "/api/runs/bulk/acts/{bulk}/proceed", None, OPERATOR, "run:write", 200),
+    ("post", "/api/runs/bulk/acts/{bulk}/stop", None, OPERATOR, "run:write", 200),
     ("get", "/api/runs/{run}", None, VIEWER, "run:read", 200),
     ("post", "/api/runs/{run}/cancel", None, OPERATOR, "run:write", 202),
     ("post", "/api/runs/{run}/rerun", None, OPERATOR, "run:write", 202),
@@ -214,10 +224,12 @@ def furnish(organization, *, project="demo", agent="hello"):
     account = make_service_account(organization=organization)
     binding = make_binding(account, Role.VIEWER)
     make_token(account)
+    admin = make_actor(organization=organization)
     return {
         "project": project.pk,
         "agent": agent.pk,
         "run": run.public_id,
+        "bulk": make_bulk_act(by=admin, project=project).pk,
         "schedule": schedule.pk,
         "person": person.pk,
         "account": account.pk,
@@ -288,6 +300,10 @@ def test_nobody_gets_in_without_a_name(cast, address, method, path, body, rank, 
 def test_a_stranger_finds_nothing_of_ours(cast, address, method, path, body, rank, scope, status):
     response = send(api(cast.sam), method, address(path), address(body))
 
+    if path == "/api/runs/bulk":
+        # Each of many is answered for itself.
+        assert [each["error"]["code"] for each in response.json()["results"]] == ["not_found"]
+        return
     ours = ("demo", "'hello'", "{person}")
     names_ours = "{" in path or any(word in f"{path} {body}" for word in ours)
     if names_ours or "/hello" in path:
