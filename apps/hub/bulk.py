@@ -14,13 +14,13 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_GET, require_POST
 
 from apps.agents.models import Agent
-from apps.core.errors import AosError
 from apps.hub import frame
 from apps.hub.visiting import HubRequest, person, signed_in
 from apps.identity import policy
 from apps.identity.models import User
 from apps.identity.rest import page_actor
 from apps.projects.models import Project
+from apps.runs.errors import BulkIsOver, RunError
 from apps.runs.models import BulkAct, Run
 from apps.runs.services import bulk as services
 from apps.runs.types import BulkState, BulkVerb, RunFilter, RunState
@@ -49,6 +49,7 @@ def bulk_list(request: HubRequest) -> HttpResponse:
 @require_GET
 def bulk_new(request: HubRequest) -> HttpResponse:
     """What an act would touch, and the question whether it shall."""
+    policy.require_entry(page_actor(request), "run.bulk")
     around = frame.of(request)
     if around.project is None:
         return redirect("runs")
@@ -77,10 +78,11 @@ def bulk_new(request: HubRequest) -> HttpResponse:
 @signed_in
 @require_POST
 def bulk_begin(request: HubRequest) -> HttpResponse:
+    policy.require_entry(page_actor(request), "run.bulk")
+    verb, chosen = _asked(request.POST)
     project = get_object_or_404(
         Project.objects.visible_to(person(request)), slug=request.POST.get("project", "")
     )
-    verb, chosen = _asked(request.POST)
     try:
         act, _ = services.begin(
             by=page_actor(request),
@@ -90,7 +92,7 @@ def bulk_begin(request: HubRequest) -> HttpResponse:
             canary=_canary(request),
             key=request.POST.get("key", "")[:255] or None,
         )
-    except AosError as error:
+    except RunError as error:
         messages.error(request, str(error), extra_tags="bad")
         return redirect("runs")
     return redirect("bulk", act_id=act.pk)
@@ -124,7 +126,7 @@ def _step(request: HubRequest, act_id: UUID, step: Any) -> HttpResponse:
     act = _found(request, act_id)
     try:
         step(by=page_actor(request), act=act)
-    except AosError as error:
+    except BulkIsOver as error:
         messages.error(request, str(error), extra_tags="bad")
     return redirect("bulk", act_id=act.pk)
 

@@ -45,6 +45,7 @@ LIES = {
     "project": IN_PROJECT,
     "project_id": IN_PROJECT,
     "schedule_id": IN_PROJECT,
+    "act_id": IN_PROJECT,
     "agent": ON_RUN,
     "user": HOME,
     "user_id": HOME,
@@ -64,7 +65,9 @@ SHOWN_TO_ALL = {"agent"}
 # A run goes to a project, so the role has to reach that, whatever it reaches besides.
 MAKES_A_RUN = {"run.submit", "run.rerun"}
 # Acts that change nothing where they are tried, so that they leave no entry.
-IDLE = {"schedules/<uuid:schedule_id>/resume"}
+IDLE = {"schedules/<uuid:schedule_id>/resume", "runs/bulk/<uuid:act_id>/proceed"}
+# Answers for each place in its body: tests/db/runs/test_bulk_api.py.
+BY_PLACE = {"api/runs/bulk"}
 
 # Pages that do not exist for those who may not open them.
 HIDDEN = ("welcome",)
@@ -146,6 +149,8 @@ def endpoints() -> Iterator[tuple[str, str, str, str, Any]]:
     """Method, route, action, and what the table sends: the query and the body."""
     samples = {(method, shape(path)): (path, body) for method, path, body, *_ in TABLE}
     for route, cls in apis():
+        if route in BY_PLACE:
+            continue
         for method, action in getattr(cls, "actions", {}).items():
             path, body = samples[method, shape(f"/{route}")]
             yield method, route, action, path.partition("?")[2], body
@@ -159,6 +164,7 @@ def place(target: dict[str, Any], route: str) -> str:
         "project": target["project"],
         "project_id": target["project"],
         "schedule_id": target["schedule"],
+        "act_id": target["bulk"],
         "agent": target["agent"],
         "user": target["account" if "service-accounts" in route else "person"],
         "user_id": target["account" if route.endswith("/tokens") else "person"],
@@ -355,7 +361,7 @@ def _unlike(
     client: APIClient, question: Question, response: Any, given: str, body: Any
 ) -> str | None:
     """How the answer differs from the one about a thing that is nowhere."""
-    nowhere = {name: uuid4() for name in ("project", "agent", "run", "schedule", "person")}
+    nowhere = {name: uuid4() for name in ("project", "agent", "run", "schedule", "bulk", "person")}
     nowhere |= {name: uuid4() for name in ("account", "department", "binding", "token")}
     with transaction.atomic():
         other = _ask(client, question, nowhere | {"entry": 0}, given, body)
