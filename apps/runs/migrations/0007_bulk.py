@@ -49,7 +49,7 @@ class Migration(migrations.Migration):
     dependencies = [
         ("events", "0005_watched_tables"),
         ("projects", "0002_row_security"),
-        ("runs", "0005_messages_of_many_runs"),
+        ("runs", "0006_contents"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
