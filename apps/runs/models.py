@@ -17,7 +17,8 @@ from django.db.models.functions import Now
 
 from apps.agents.models import Agent, AgentVersion
 from apps.core.models import BaseModel, uuid7
-from apps.identity.models import User, reaching
+from apps.identity.models import User, reach_of, reaching
+from apps.identity.types import Scope
 from apps.projects.models import Project
 from apps.runs.types import (
     DISPATCHED,
@@ -51,13 +52,16 @@ def _in_state(state: str) -> Q:
 
 class RunQuerySet(models.QuerySet["Run"]):
     def visible_to(self, user: User) -> Self:
-        reached = reaching(
-            user,
-            project_ref="project_id",
-            agent_ref="agent_version__agent_id",
-            run_ref="public_id",
+        mine = self.filter(organization_id=user.organization_id)
+        held = reach_of(user)
+        if held[Scope.ORGANIZATION]:
+            return mine
+        versions = AgentVersion.objects.filter(agent__in=held[Scope.AGENT])
+        return mine.filter(
+            Q(project__in=held[Scope.PROJECT])
+            | Q(agent_version__in=list(versions.values_list("pk", flat=True)))
+            | Q(public_id__in=held[Scope.RUN])
         )
-        return self.filter(reached, organization_id=user.organization_id)
 
     def open(self) -> Self:
         return self.exclude(_FINAL)
