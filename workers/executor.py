@@ -9,8 +9,9 @@ from typing import Final
 
 from opentelemetry import trace
 
-from apps.core import blobs, mediatypes, tracing
+from apps.core import blobs, failpoints, mediatypes, tracing
 from apps.core.errors import AosError
+from apps.core.failpoints import Place
 from apps.runs.errors import LeaseLost
 from apps.runs.services import leases
 from apps.runs.types import ArtifactData, Failure, Report, RunState, Started
@@ -123,9 +124,11 @@ class _Attempt:
         spec = sandbox_spec(self._started)
         with self._supply.sandbox(spec, self._use()) as sandbox:
             self._task.on_stop(sandbox.kill)
+            failpoints.hit(Place.SANDBOX_READY)
             self._task.log.say(f"Sandbox ready, isolation: {sandbox.isolation}")
             self._attend_egress(sandbox, spec)
             self._run_command(sandbox)
+            failpoints.hit(Place.WORKED)
             return self._collect(sandbox)
 
     def _attend_egress(self, sandbox: Sandbox, spec: SandboxSpec) -> None:

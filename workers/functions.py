@@ -20,8 +20,9 @@ from typing import Any, Final
 from django.conf import settings
 from django.utils.module_loading import import_string
 
-from apps.core import tracing
+from apps.core import failpoints, tracing
 from apps.core.errors import AosError
+from apps.core.failpoints import Place
 from apps.runs.errors import LeaseLost
 from apps.runs.services import leases
 from apps.runs.types import Entry, EventKind, Failure, Lease, Report, RunState, Started
@@ -159,6 +160,7 @@ class _Group:
             try:
                 with _span(started):
                     result = _call(started, task)
+                failpoints.hit(Place.WORKED)
             except AosError as error:
                 failure = Failure(code=error.code, detail=str(error), retryable=error.retryable)
             else:

@@ -83,6 +83,18 @@ def _turn() -> None:
 @worker_init.connect
 def prepare(**_: Any) -> None:
     telemetry.setup("worker")
+    _bound_transactions()
+
+
+def _bound_transactions() -> None:
+    """Should this process stall inside a transaction, PostgreSQL ends it before the runs go to others.
+
+    Its locks would keep them from being taken for as long as its host keeps the connection open.
+    """
+    options = connection.settings_dict["OPTIONS"]
+    limit_ms = int(settings.AOS_SELF_FENCE.total_seconds() * 1000)
+    bound = f"-c idle_in_transaction_session_timeout={limit_ms}"
+    options["options"] = f"{options.get('options', '')} {bound}".strip()
 
 
 @worker_ready.connect

@@ -9,6 +9,8 @@ from typing import Final
 
 from django.db import InterfaceError, OperationalError, connection
 
+from apps.core import failpoints
+from apps.core.failpoints import Place
 from apps.runs.services import acts, leases
 from apps.runs.types import Entry, EventKind, Started
 from workers.sandbox.egress.policy import Denial
@@ -80,6 +82,7 @@ class RunLog:
             self._waiting.append(Entry(kind=EventKind.LOG, payload=payload))
             self._noted.popleft()
         if self._waiting:
+            failpoints.hit(Place.LOGGING)
             # Cleared only after the write: lines that could not be written are tried again.
             self._seq = leases.append(self._started, self._waiting, after=self._seq)
             self._waiting = []

@@ -10,6 +10,8 @@ from celery import Task
 from django.db import close_old_connections
 
 from apps.agents.types import AgentKind
+from apps.core import failpoints
+from apps.core.failpoints import Place
 from apps.core.postgres import direct
 from apps.runs.errors import LeaseLost
 from apps.runs.services import leases
@@ -52,6 +54,7 @@ def execute_group(runs: Sequence[tuple[int, int]]) -> None:
 def _at_work() -> Iterator[None]:
     # Connections live as long as their thread; one that broke in between is replaced here.
     close_old_connections()
+    failpoints.hit(Place.RECEIVED)
     try:
         with direct.line():
             yield

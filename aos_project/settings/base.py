@@ -337,6 +337,8 @@ AOS_SANDBOX_WARM = env.integer("AOS_SANDBOX_WARM", default=1, minimum=0)
 # A TOML file with the profiles of this host, besides the built-in ones.
 AOS_SANDBOX_PROFILES = env.text("AOS_SANDBOX_PROFILES", default="")
 AOS_ALLOW_LOCAL_SANDBOX = False
+# Where tests arm places to crash at (``apps.core.failpoints``); there is no variable for it.
+AOS_FAILPOINTS: str | None = None
 # The most of the network that an agent version may ask for on this host: none, allowlist, open.
 AOS_SANDBOX_EGRESS = env.choice(
     "AOS_SANDBOX_EGRESS", default="allowlist", among=("none", "allowlist", "open")

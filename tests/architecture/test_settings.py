@@ -125,3 +125,22 @@ def test_cookies_and_headers_of_production_are_strict():
         "same-origin same-origin True",
         "DENY False",
     ]
+
+
+def test_no_settings_of_the_product_arm_places_to_crash_at():
+    settings = (ROOT / "aos_project" / "settings").glob("*.py")
+    named = {path.name: path.read_text("utf-8").count("AOS_FAILPOINTS") for path in settings}
+
+    assert named.pop("base.py") == 1
+    assert not any(named.values())
+    hostile = GOOD | {"AOS_FAILPOINTS": str(ROOT), "TEST_FAILPOINTS": str(ROOT)}
+    told = "from django.conf import settings; print(settings.AOS_FAILPOINTS)"
+    done = subprocess.run(
+        [sys.executable, "-c", told],
+        env=hostile,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "None"

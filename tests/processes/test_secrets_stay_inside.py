@@ -127,7 +127,7 @@ def arguments(processes):
 def flower(platform):
     port = ports.pick()
     platform.overrides["AOS_FLOWER_URL"] = f"http://127.0.0.1:{port}"
-    platform._spawn(
+    platform.spawn(
         "flower",
         [sys.executable, "-m", "celery", "-A", "workers", "flower", "--address=127.0.0.1",
          f"--port={port}", "--url-prefix=flower", "--logging=debug"],

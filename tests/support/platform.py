@@ -85,10 +85,10 @@ class Platform:
         } | self.overrides
 
     def engine(self) -> subprocess.Popen[bytes]:
-        return self._spawn("engine", [sys.executable, "manage.py", "engine"])
+        return self.spawn("engine", [sys.executable, "manage.py", "engine"])
 
     def worker(self, name: str = "w1") -> subprocess.Popen[bytes]:
-        return self._spawn(
+        return self.spawn(
             name,
             [sys.executable, "-m", "celery", "-A", "workers", "worker", "--pool", "threads",
              "--concurrency", self.env["AOS_WORKER_SLOTS"], "-Q", f"{self.env['AOS_INSTANCE']}.runs",
@@ -99,7 +99,7 @@ class Platform:
         """Start the web process and return its address once it is ready."""
         port = ports.pick()
         self.overrides["AOS_PUBLIC_URL"] = f"http://127.0.0.1:{port}"
-        self._spawn(
+        self.spawn(
             name,
             [sys.executable, "-m", "uvicorn", "aos_project.asgi:application", "--port", str(port),
              "--lifespan", "on", "--ws", "websockets-sansio", "--http", "h11",
@@ -109,7 +109,7 @@ class Platform:
         wait_for("the web process", lambda: _answers(f"{url}/healthz"))
         return url
 
-    def _spawn(self, name: str, argv: list[str]) -> subprocess.Popen[bytes]:
+    def spawn(self, name: str, argv: list[str]) -> subprocess.Popen[bytes]:
         log = (self.folder / f"{name}.log").open("ab")
         process = subprocess.Popen(
             argv, cwd=PROJECT, env=self.env, stdout=log, stderr=log, start_new_session=True

@@ -34,7 +34,27 @@ class Servers:
     database_url: str
     redis_url: str
     folder: Path | None = None
+    home: Home | None = None
     started: list[tuple[Service, subprocess.Popen[bytes]]] = field(default_factory=list)
+
+    def strike(self, name: str, number: signal.Signals) -> None:
+        """Signal the server of this name, wait for its end and start it again.
+
+        From a thread that lives as long as the servers shall: the kernel counts it as their parent.
+        """
+        assert self.home is not None
+        (found,) = [each for each in self.started if each[0].name == name]
+        service, process = found
+        process.send_signal(number)
+        process.wait()
+        self.started.remove(found)
+        _spawn(self.home, self, service)
+        if name == "postgres":
+            _await(
+                self.home, name, lambda: postgres.wait_until_ready(self.database_url, seconds=60)
+            )
+        else:
+            _await(self.home, name, lambda: valkey.wait_until_ready(self.redis_url, seconds=60))
 
     def stop(self) -> None:
         """End what was started and remove its folder. May be called twice."""
@@ -51,16 +71,16 @@ class Servers:
             self.folder = None
 
 
-def start(*, durable: bool = False) -> Servers:
-    """Start what ``DATABASE_URL`` and ``REDIS_URL`` do not name."""
-    given = environment.wishes()
+def start(*, durable: bool = False, private: bool = False) -> Servers:
+    """Start what ``DATABASE_URL`` and ``REDIS_URL`` do not name; both when they shall be ``private``."""
+    given = {} if private else environment.wishes()
     database_url, redis_url = given.get("DATABASE_URL", ""), given.get("REDIS_URL", "")
     servers = Servers(database_url=database_url, redis_url=redis_url)
     if database_url and redis_url:
         return servers
     _remove_stale()
     home = _home()
-    servers.folder = home.state
+    servers.folder, servers.home = home.state, home
     try:
         if not database_url:
             servers.database_url = _start_postgres(home, servers, durable=durable)

@@ -21,7 +21,8 @@ from django.conf import settings
 from django.db import Error as DatabaseError
 from django.db import connection, transaction
 
-from apps.core import doorbell
+from apps.core import doorbell, failpoints
+from apps.core.failpoints import Place
 from apps.core.postgres import direct
 from apps.events.services import chain, checkpoints, relay
 from apps.runs.services import bulk, dispatch, firing, fleet, leadership, recovery, withdrawal
@@ -151,6 +152,8 @@ class Engine:
         """One round of work; true when there was any."""
         view = dispatch.look()
         promoted = dispatch.promote() if view.has_due else 0
+        if promoted:
+            failpoints.hit(Place.PROMOTED)
         claimed = self._dispatch(seat, view) if view.has_ready or promoted else 0
         moved = self._relay(seat) if view.has_news else 0
         sealed = self._seal(seat, any_waiting=view.has_unsealed)
@@ -163,8 +166,10 @@ class Engine:
         messages = self._dispatcher_of(seat).claim(view.room)
         if not messages:
             return 0
+        failpoints.hit(Place.CLAIMED)
         try:
             self._publisher.publish(messages)
+            failpoints.hit(Place.PUBLISHED)
         except BrokerAway as error:
             dispatch.hand_back([each for message in messages for each in message.dispatches])
             logger.warning("runs wait for the broker", extra={"error": str(error)})
@@ -190,7 +195,9 @@ class Engine:
     def _relay(self, seat: Seat) -> int:
         with transaction.atomic():
             leadership.require(seat)
-            return relay.move(RELAY_BATCH)
+            moved = relay.move(RELAY_BATCH)
+            failpoints.hit(Place.RELAYING)
+            return moved
 
     def _seal(self, seat: Seat, *, any_waiting: bool) -> int:
         """Extend the audit chains; sign their ends every minute or thousand entries, if they grew."""

@@ -17,7 +17,8 @@ from uuid import UUID
 from django.db import transaction
 
 from apps.agents.models import AgentVersion
-from apps.core import sql
+from apps.core import failpoints, sql
+from apps.core.failpoints import Place
 from apps.core.postgres import direct
 from apps.events import hints
 from apps.events.services import outbox
@@ -63,6 +64,7 @@ def start_many(wanted: Sequence[Lease], *, worker: WorkerNode) -> list[Started]:
             "grace_s": GRACE.total_seconds(),
         },
     )
+    failpoints.hit(Place.STARTED)
     found = {(row.pop("run_id"), row.pop("token")): row for row in rows}
     started = [
         Started(lease=lease, **_agent_of(row["version_id"]), **row)
@@ -89,7 +91,9 @@ def finish(reports: Sequence[Report]) -> frozenset[Lease]:
 
     A report whose lease is gone changes nothing: drop what belongs to it.
     """
+    failpoints.hit(Place.FINISHING)
     ended = lifecycle.finish(reports)
+    failpoints.hit(Place.FINISHED)
     return frozenset(report.lease for report in reports if report.lease.run_id in ended)
 
 
@@ -161,6 +165,7 @@ def fail(started: Started, failure: Failure, *, artifacts: Sequence[ArtifactData
         lifecycle.end_attempt(run, outcome="failed", error=failure.as_json())
         # Spreads a herd of failures; no secret hangs on it.
         delay = policy.delay_s(attempt=run.attempts, dice=random.random())  # noqa: S311
+        failpoints.hit(Place.FAILING)
         _tell_of_failure(run, failure)
         lifecycle.requeue(run, delay=timedelta(seconds=delay), dispatches=lease.seq, why=failure)
         return RunState.QUEUED

@@ -43,6 +43,12 @@ def lock_many(run_ids: Sequence[int]) -> list[Run]:
     return list(runs.select_related("project", "agent_version__agent__current").order_by("pk"))
 
 
+def lock_if_free(run_id: int) -> Run | None:
+    """The same for the engine, which waits for nobody: ``None`` while somebody else holds the lock."""
+    runs = Run.objects.select_for_update(no_key=True, skip_locked=True)
+    return runs.filter(pk=run_id).first()
+
+
 def subject_of(run: Run) -> Subject:
     return Subject(
         organization_id=run.organization_id,

@@ -9,7 +9,8 @@ from typing import Final
 from django.conf import settings
 from django.db import transaction
 
-from apps.core import sql
+from apps.core import failpoints, sql
+from apps.core.failpoints import Place
 from apps.events.services import outbox
 from apps.events.types import EventType, Severity
 from apps.runs.models import Run, RunLease
@@ -60,10 +61,15 @@ def reclaim(seat: Seat, *, trust_silence: bool) -> int:
 @transaction.atomic
 def _reclaim(seat: Seat, *, run_id: int, token: int, why: str) -> bool:
     leadership.require(seat)
-    run = lifecycle.lock(run_id)
+    run = lifecycle.lock_if_free(run_id)
+    if run is None:
+        return (
+            False  # its worker is acting on it, or stalls in the middle: see it at the next sweep
+        )
     lease = RunLease.objects.filter(run=run, token=token).first()
     if lease is None or not RunLease.objects.filter(token=token).delete()[0]:
         return False  # finished, or taken, since we looked
+    failpoints.hit(Place.RECLAIMING)
     if run.state == RunState.CANCELLING:
         lifecycle.close(run, RunState.CANCELLED, failure=_CANCELLED)
     elif why == "overdue":
@@ -105,8 +111,8 @@ def expire_queued(seat: Seat, *, limit: int = 100) -> int:
 @transaction.atomic
 def _expire(seat: Seat, run_id: int) -> bool:
     leadership.require(seat)
-    run = lifecycle.lock(run_id)
-    if run.state != RunState.QUEUED:
+    run = lifecycle.lock_if_free(run_id)
+    if run is None or run.state != RunState.QUEUED:
         return False
     lifecycle.close(run, RunState.EXPIRED, failure=_NEVER_STARTED)
     return True

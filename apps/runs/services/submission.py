@@ -17,8 +17,9 @@ from psycopg import errors as pg
 
 from apps.agents.models import Agent, AgentVersion
 from apps.agents.types import RETRY_SCHEMA
-from apps.core import clock, doorbell, sql, tracing
+from apps.core import clock, doorbell, failpoints, sql, tracing
 from apps.core.errors import AosError, Invalid, NotFound
+from apps.core.failpoints import Place
 from apps.core.models import uuid7
 from apps.events.services import outbox
 from apps.identity import policy
@@ -393,6 +394,7 @@ def _store(runs: Sequence[Run], *, by: Actor) -> None:
         for place, run in enumerate(runs)
     ]
     stored = sql.fetch(SQL["accept"], {"runs": json.dumps(rows, default=str)})
+    failpoints.hit(Place.STORED)
     found = {row["public_id"]: row for row in stored}
     for run in runs:
         row = found[run.public_id]

@@ -359,12 +359,14 @@ SELECT %(run_id)s, 1 + coalesce((SELECT max(seq) FROM runs_event WHERE run_id = 
        'run', %(payload)s::jsonb;
 
 -- name: orphans
--- Running leases whose holder is gone or silent, or whose time is up; the oldest first.
+-- Running leases whose holder is gone or silent, or whose time is up; the oldest first. A run that somebody
+-- acts on at this moment is stepped over: it must not keep its place in the share of a sweep.
 SELECT lease.run_id, lease.token,
        CASE WHEN lease.hard_deadline < clock_timestamp() THEN 'overdue'
             WHEN lease.cancel_requested_at < clock_timestamp() - interval '10 seconds' THEN 'cancel'
             ELSE 'lost' END AS why
   FROM runs_lease AS lease
+  JOIN runs_run AS run ON run.id = lease.run_id
   LEFT JOIN runs_worker AS worker ON worker.id = lease.worker_id
  WHERE lease.state = 'r'
    AND (lease.hard_deadline < clock_timestamp()
@@ -374,7 +376,8 @@ SELECT lease.run_id, lease.token,
         OR (%(trust_silence)s
             AND worker.last_seen < clock_timestamp() - make_interval(secs => %(ttl_s)s)))
  ORDER BY lease.started_at
- LIMIT %(limit)s;
+ LIMIT %(limit)s
+   FOR NO KEY UPDATE OF run SKIP LOCKED;
 
 -- name: overdue_in_queue
 -- The deadline lies beside the waiting run and not on the run alone: an index over runs would have to
