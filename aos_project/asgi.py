@@ -24,7 +24,7 @@ from django.db import connections  # noqa: E402
 from django.http import HttpResponseBase  # noqa: E402
 from django.urls import path, re_path  # noqa: E402
 
-from apps.core import networks, telemetry, tenancy  # noqa: E402
+from apps.core import networks, telemetry, tenancy, transport  # noqa: E402
 from apps.core.origins import SocketOrigins  # noqa: E402
 from apps.core.rest.bodies import BodyLimit  # noqa: E402
 from apps.events import feed  # noqa: E402
@@ -75,6 +75,9 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
         return
     if networks.shuts_out(scope):
         await networks.refuse(scope, receive, send)
+        return
+    if transport.is_in_clear(scope):
+        await transport.refuse(scope, receive, send)
         return
     # Around the whole exchange, so that a body that is made while it is sent is covered too.
     with tenancy.nobody():

@@ -18,7 +18,8 @@ CELERY_BROKER_URL = env.secret("BROKER_URL", default=AOS_REDIS_URL)
 
 SECURE_SSL_REDIRECT = env.flag("AOS_SSL_REDIRECT", default=True)
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
-SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$", r"^metrics$"]
+# Programs are refused instead: ``apps.core.transport``.
+SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$", r"^metrics$", r"^api(/|$)"]
 SECURE_HSTS_SECONDS = 31_536_000
 SECURE_HSTS_INCLUDE_SUBDOMAINS = True
 SECURE_HSTS_PRELOAD = True

@@ -129,6 +129,16 @@ class NotFromHere(AosError):
     )
 
 
+class PlainHttp(AosError):
+    code = "https_required"
+    title = "HTTPS is required"
+    status = HTTPStatus.FORBIDDEN
+    template = (
+        "This came over plain HTTP, where others can read it. Ask again with https://. If you sent a "
+        "token, revoke it and make another one."
+    )
+
+
 class ForeignOrigin(AosError):
     code = "origin_not_allowed"
     title = "Another site asked"

@@ -3,7 +3,6 @@ Flower. Empty lets everybody in."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable, Collection
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any, Final
@@ -13,12 +12,10 @@ from django.conf import settings
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
-from apps.core import client
+from apps.core import client, threshold
 from apps.core.errors import NotFromHere
 from apps.core.metrics import LIMITED
 from apps.core.rest import faults
-from apps.core.rest.exceptions import problem_of
-from apps.core.rest.problems import MEDIA_TYPE
 
 Answer = Callable[[HttpRequest], Awaitable[HttpResponseBase]]
 Network = IPv4Network | IPv6Network
@@ -49,16 +46,8 @@ def shuts_out(scope: dict[str, Any]) -> bool:
 
 
 async def refuse(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """Answer 403 before anything of the request is read; a socket's handshake fails with it."""
     LIMITED.labels("network").inc()
-    if scope["type"] == "websocket":
-        await receive()
-        await send({"type": "websocket.close"})
-        return
-    body = problem_of(NotFromHere())
-    headers = [(b"content-type", MEDIA_TYPE.encode()), (b"connection", b"close")]
-    await send({"type": "http.response.start", "status": body["status"], "headers": headers})
-    await send({"type": "http.response.body", "body": json.dumps(body).encode()})
+    await threshold.refuse(NotFromHere(), scope, receive, send)
 
 
 class AdminNetworkMiddleware:
