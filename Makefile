@@ -43,11 +43,13 @@ install-dev: ## The same, with what tests and checks need
 test: install-dev ## Run the whole suite on real PostgreSQL and Valkey
 	@$(PYTHON_BIN) -m pytest $(ARGS)
 
-check: install-dev ## Lint, types, import contracts, migrations
+check: install-dev ## Lint, types, import contracts, migrations, known holes
 	@$(PYTHON_BIN) -m ruff check .
 	@$(PYTHON_BIN) -m ruff format --check .
 	@$(PYTHON_BIN) -m mypy aos_project apps workers launcher
 	@.venv/bin/lint-imports
+	@.venv/bin/bandit --quiet --configfile pyproject.toml --recursive aos_project apps workers launcher scripts manage.py
+	@$(PYTHON_BIN) scripts/audit_packages.py
 	@DJANGO_SETTINGS_MODULE=aos_project.settings.test $(PYTHON_BIN) manage.py makemigrations --check --dry-run
 
 proof: install-dev ## The long proofs: kill real processes, fuzz the API and the pages

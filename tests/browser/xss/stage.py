@@ -24,7 +24,7 @@ from apps.identity.types import Role
 from apps.projects.models import Project
 from apps.runs.models import Artifact, Run, ScheduleFire
 from apps.runs.types import TaskSpec
-from apps.sandboxes.models import Sandbox
+from apps.sandboxes.models import Environment, HostImage, HostProfile, Sandbox
 from tests.browser.xss.corpus import PLAIN, Volley
 from tests.factories import (
     make_agent,
@@ -32,6 +32,7 @@ from tests.factories import (
     make_artifact,
     make_binding,
     make_department,
+    make_environment,
     make_file,
     make_organization,
     make_project,
@@ -117,6 +118,9 @@ def make_stage(password: str) -> Stage:
     agent = make_agent(organization=home, spec=_SPEC)
     make_agent_version(agent=agent, spec=_SPEC, released=False)
     make_file(project)
+    kept = make_environment(project=project, variables={"GREETING": "hello"})
+    with unwatched():
+        Environment.objects.filter(pk=kept.pk).update(limits={"memory_mb": "a lot"})
     make_token(olivia, "run:read")
     make_token(account, "run:read")
     by = Actor(user=olivia)
@@ -196,6 +200,16 @@ def _records(organization_id: Any, project: Project, run: Run, by: Actor) -> Non
             worker="w1",
             created_at=Now(),
         )
+        HostProfile.objects.create(
+            host="h1",
+            name="base",
+            image="base",
+            runtime="runc",
+            egress="none",
+            gets=told,
+            most=told,
+        )
+        HostImage.objects.create(host="h1", tag="base", source="base", digest="sha256:x", base="b")
     with transaction.atomic():
         publish()
 
