@@ -58,6 +58,7 @@ NOWHERE = {
     "identity.ProviderAccount.issuer": "kept to compare, never shown",
     "identity.ProviderAccount.subject": "kept to compare, never shown",
     "identity.SignIn.agent": "shown as the name of a browser, from a list of ours",
+    "runs.IdempotencyKey.answer": "given again to the program that repeats itself, as JSON",
     "runs.IdempotencyKey.key": "kept to compare, never shown",
     "runs.Run.retry": "numbers; the pages tell what came of them",
     "runs.Run.trace": "ids of the trace",

@@ -22,7 +22,7 @@ from apps.identity.adminsite import site
 from apps.identity.models import ProviderAccount, SignIn, User
 from apps.identity.types import Role
 from apps.projects.models import Project
-from apps.runs.models import Artifact, Run, ScheduleFire
+from apps.runs.models import Artifact, BulkAct, Run, ScheduleFire
 from apps.runs.types import TaskSpec
 from apps.sandboxes.models import Environment, HostImage, HostProfile, Sandbox
 from tests.browser.xss.corpus import PLAIN, Volley
@@ -200,6 +200,19 @@ def _records(organization_id: Any, project: Project, run: Run, by: Actor) -> Non
             worker="w1",
             created_at=Now(),
         )
+        BulkAct.objects.create(
+            organization_id=organization_id,
+            project=project,
+            asked_by=by.user,
+            verb="cancel",
+            wanted={"agent": "hello", "labels": {"team": "a"}},
+            state="stopped",
+            matched=3,
+            upto=1,
+            refusals=[{"run": str(run.public_id), "name": "words", "reason": "more words"}],
+            stop_reason="seen enough",
+            finished_at=Now(),
+        )
         HostProfile.objects.create(
             host="h1",
             name="base",
@@ -279,6 +292,9 @@ def _by_model(names: list[str]) -> Iterator[dict[str, Any]]:
     """``binding_id`` is a row of the model Binding, and so on."""
     found: dict[str, Any] = {}
     for name in names:
+        if name == "act_id":
+            found[name] = BulkAct.objects.get().pk
+            continue
         wanted = name.removesuffix("_id").removesuffix("_pk").replace("_", "")
         model = next(
             (item for item in apps.get_models() if str(item._meta.model_name).endswith(wanted)),
