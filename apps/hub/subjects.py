@@ -16,6 +16,7 @@ from apps.hub.templatetags.aos import short_id
 from apps.identity.models import ApiToken, Department, User
 from apps.projects.models import Project
 from apps.runs.models import Run, Schedule
+from apps.sandboxes.models import Environment
 
 Key = tuple[str, str]
 
@@ -40,6 +41,9 @@ _KINDS: Final[Mapping[str, _Kind]] = {
     "agent": _Kind(rows=Agent.objects.visible_to, key="pk", name="title"),
     "department": _Kind(
         rows=Department.objects.visible_to, key="pk", name="name", page="access_department"
+    ),
+    "environment": _Kind(
+        rows=Environment.objects.visible_to, key="pk", name="name", page="sandbox_environment"
     ),
     "project": _Kind(rows=Project.objects.visible_to, key="pk", name="name"),
     "run": _Kind(rows=Run.objects.visible_to, key="public_id", name="name", page="run"),

@@ -5,6 +5,7 @@ from django.urls import path
 from apps.hub import account, bulk, provider, queue, schedules, start, views
 from apps.hub.access import accounts, checks, departments, grants, people, roles
 from apps.hub.audit import pages as audit
+from apps.hub.sandboxes import environments, images
 
 urlpatterns = [
     path("", views.chat, name="chat"),
@@ -30,6 +31,37 @@ urlpatterns = [
     path("account/second-factor/off", account.second_factor_remove, name="second_factor_off"),
     path("account/tokens", account.token_issue, name="token_issue"),
     path("account/tokens/<uuid:token_id>", account.token_revoke, name="token_revoke"),
+    path("integrations/sandboxes", environments.index, name="sandboxes"),
+    path("integrations/sandboxes/images", images.index, name="sandbox_images"),
+    path("integrations/sandboxes/environments", environments.index, name="sandbox_environments"),
+    path(
+        "integrations/sandboxes/environments/new", environments.new, name="sandbox_environment_new"
+    ),
+    path(
+        "integrations/sandboxes/environments/<uuid:environment_id>",
+        environments.one,
+        name="sandbox_environment",
+    ),
+    path(
+        "integrations/sandboxes/environments/<uuid:environment_id>/edit",
+        environments.edit,
+        name="sandbox_environment_edit",
+    ),
+    path(
+        "integrations/sandboxes/environments/<uuid:environment_id>/clone",
+        environments.clone,
+        name="sandbox_environment_clone",
+    ),
+    path(
+        "integrations/sandboxes/environments/<uuid:environment_id>/default",
+        environments.default,
+        name="sandbox_environment_default",
+    ),
+    path(
+        "integrations/sandboxes/environments/<uuid:environment_id>/remove",
+        environments.remove,
+        name="sandbox_environment_remove",
+    ),
     path("access", people.index, name="access"),
     path("access/people", people.index, name="access_people"),
     path("access/people/new", people.add, name="access_person_add"),
