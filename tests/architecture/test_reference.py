@@ -15,7 +15,7 @@ from apps.agents.services.registry import SCRIPT_SPEC
 from apps.core.errors import AosError
 from apps.core.rest.exceptions import _CODES
 from apps.identity.matrix import MATRIX
-from apps.runs.api.serializers import RetrySerializer, RunSerializer, TaskRequestSerializer
+from apps.runs.api.serializers import RetrySerializer, RunSerializer, SubmissionRequestSerializer
 
 ROOT = Path(__file__).parents[2]
 API = (ROOT / "docs" / "reference" / "api.md").read_text("utf-8")
@@ -61,7 +61,7 @@ def test_every_operation_is_told_with_its_role_and_scope():
 @pytest.mark.parametrize(
     ("title", "fields"),
     [
-        ("The task", TaskRequestSerializer().fields),
+        ("The task", SubmissionRequestSerializer().fields),
         ("The run", RunSerializer().fields),
         ("Agent versions", SCRIPT_SPEC["properties"]),
     ],

@@ -72,6 +72,15 @@ class AgentRequestSerializer(StrictSerializer):
     kind = serializers.ChoiceField(choices=AgentKind.choices, default=AgentKind.SCRIPT)
 
 
+class AgentChangeSerializer(StrictSerializer):
+    title = serializers.CharField(max_length=120, required=False)
+    description = serializers.CharField(max_length=4000, required=False, allow_blank=True)
+
+
+class AgentFilterSerializer(serializers.Serializer[Any]):
+    kind = serializers.ChoiceField(choices=AgentKind.choices, required=False)
+
+
 class VersionSummarySerializer(serializers.ModelSerializer[AgentVersion]):
     state = serializers.ChoiceField(choices=VersionState.choices)
     released_by = serializers.CharField(

@@ -10,7 +10,9 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from apps.agents.api.serializers import (
+    AgentChangeSerializer,
     AgentDetailSerializer,
+    AgentFilterSerializer,
     AgentRequestSerializer,
     AgentSerializer,
     DraftRequestSerializer,
@@ -20,21 +22,14 @@ from apps.agents.api.serializers import (
 )
 from apps.agents.models import Agent, AgentQuerySet, AgentVersion
 from apps.agents.services import registry
-from apps.core.errors import NotFound
 from apps.core.rest.problems import problems
 from apps.core.rest.references import find
+from apps.core.rest.strict import query
 from apps.identity.rest import actor
 
 
 def _visible(request: Request) -> AgentQuerySet:
     return Agent.objects.visible_to(actor(request).user).select_related("current")
-
-
-def _version(agent: Agent, number: int) -> AgentVersion:
-    version = agent.versions.filter(number=number).first()
-    if version is None:
-        raise NotFound(what="version", ref=f"{agent.slug} v{number}")
-    return version
 
 
 class AgentCollection(ListAPIView[Agent]):
@@ -44,13 +39,15 @@ class AgentCollection(ListAPIView[Agent]):
     actions = {"get": "agent.read", "post": "agent.manage"}
 
     def get_queryset(self) -> QuerySet[Agent]:
-        return _visible(self.request).defer("current__spec")
+        wanted = query(AgentFilterSerializer, self.request.query_params)
+        return _visible(self.request).filter(**wanted).defer("current__spec")
 
     @extend_schema(
         operation_id="agents_list",
         summary="List agents",
         tags=["Agents"],
-        responses={200: AgentSerializer(many=True), **problems(400)},
+        parameters=[AgentFilterSerializer],
+        responses={200: AgentSerializer(many=True), **problems(400, 422)},
     )
     def get(self, request: Request) -> Response:
         return self.list(request)
@@ -80,7 +77,7 @@ class AgentCollection(ListAPIView[Agent]):
 
 
 class AgentDetail(APIView):
-    actions = {"get": "agent.read"}
+    actions = {"get": "agent.read", "patch": "agent.manage"}
 
     @extend_schema(
         operation_id="agents_read",
@@ -91,6 +88,19 @@ class AgentDetail(APIView):
     def get(self, request: Request, agent: str) -> Response:
         found = find(_visible(request), agent, what="agent")
         return Response(AgentDetailSerializer(found).data)
+
+    @extend_schema(
+        operation_id="agents_change",
+        summary="Change an agent's title and description",
+        tags=["Agents"],
+        request=AgentChangeSerializer,
+        responses={200: AgentDetailSerializer, **problems(400, 404, 413, 415, 422)},
+    )
+    def patch(self, request: Request, agent: str) -> Response:
+        found = find(_visible(request), agent, what="agent")
+        wanted = AgentChangeSerializer().read(request)
+        registry.change(by=actor(request), agent=found, **wanted)
+        return Response(AgentDetailSerializer(find(_visible(request), agent, what="agent")).data)
 
 
 class VersionCollection(ListAPIView[AgentVersion]):
@@ -157,7 +167,7 @@ class VersionDetail(APIView):
     )
     def get(self, request: Request, agent: str, number: int) -> Response:
         found = find(_visible(request), agent, what="agent")
-        return Response(VersionSerializer(_version(found, number)).data)
+        return Response(VersionSerializer(registry.version(found, number)).data)
 
 
 class Release(APIView):
@@ -173,6 +183,6 @@ class Release(APIView):
     def post(self, request: Request, agent: str) -> Response:
         found = find(_visible(request), agent, what="agent")
         wanted = ReleaseRequestSerializer().read(request)
-        version = _version(found, wanted["version"])
+        version = registry.version(found, wanted["version"])
         released = registry.release(by=actor(request), version=version)
         return Response(AgentDetailSerializer(released).data)

@@ -109,6 +109,39 @@ def register(
 
 
 @transaction.atomic
+def change(
+    *, by: Actor, agent: Agent, title: str | None = None, description: str | None = None
+) -> Agent:
+    """Change how an agent is called and described. Its slug stays: addresses and scripts name it."""
+    policy.require(by, "agent.manage", agent_id=agent.pk)
+    row = Agent.objects.visible_to(by.user).select_for_update(no_key=True).get(pk=agent.pk)
+    before = changes.of(row, "title", "description")
+    row.title = row.title if title is None else title
+    row.description = row.description if description is None else description
+    after = changes.of(row, "title", "description")
+    if after == before:
+        return row
+    row.save(update_fields=["title", "description", "updated_at"])
+    outbox.audit(
+        by.ref,
+        "agent.change",
+        resource_type="agent",
+        resource_id=row.pk,
+        before=before,
+        after=after,
+    )
+    return row
+
+
+def version(agent: Agent, number: int) -> AgentVersion:
+    """One version by its number; raise ``NotFound``."""
+    found = agent.versions.filter(number=number).first()
+    if found is None:
+        raise NotFound(what="version", ref=f"{agent.slug} v{number}")
+    return found
+
+
+@transaction.atomic
 def draft(*, by: Actor, agent: Agent, spec: dict[str, Any]) -> AgentVersion:
     """Add the next version as a draft; raise ``Invalid`` naming what is wrong with the spec."""
     policy.require(by, "agent.manage", agent_id=agent.pk)

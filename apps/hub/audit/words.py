@@ -13,6 +13,7 @@ REFUSED: Final = denials.ACTION
 # entry's detail, from the new values of what changed, or ``resource``, the name of the thing itself.
 SENTENCES: Final[Mapping[str, tuple[str, ...]]] = {
     REFUSED: ("was refused {resource}: {because}", "was refused {resource}"),
+    "agent.change": ("changed the agent {resource}",),
     "agent.draft": ("drafted version {version} of the agent {resource}",),
     "agent.register": ("registered the agent {title}", "registered the agent {resource}"),
     "agent.release": ("released version {version} of the agent {resource}",),

@@ -13,7 +13,7 @@ from django.urls import reverse
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from apps.agents.models import Agent
-from apps.core.errors import AosError
+from apps.core.errors import AosError, Conflict, Invalid
 from apps.hub.sandboxes import forms
 from apps.hub.sandboxes.desk import context, may_manage
 from apps.hub.sandboxes.forms import ALL, HERE
@@ -109,7 +109,7 @@ def clone(request: HubRequest, environment_id: UUID) -> HttpResponse:
             name=request.POST.get("name", "").strip(),
             project=_chosen(request, here),
         )
-    except AosError as error:
+    except (Conflict, Invalid) as error:
         messages.error(request, str(error), extra_tags="bad")
         return redirect("sandbox_environment", environment_id=found.pk)
     messages.success(request, f"{made.name} is made like {found.name}.")
@@ -131,7 +131,7 @@ def remove(request: HubRequest, environment_id: UUID) -> HttpResponse:
     found = _found(request, environment_id)
     try:
         services.remove(by=page_actor(request), environment=found)
-    except AosError as error:
+    except Conflict as error:
         messages.error(request, str(error), extra_tags="bad")
         return redirect("sandbox_environment", environment_id=environment_id)
     messages.success(request, f"{found.name} is deleted. Runs keep what they were given.")

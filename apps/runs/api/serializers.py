@@ -81,6 +81,18 @@ class TaskRequestSerializer(StrictSerializer):
         return labels
 
 
+class SubmissionRequestSerializer(TaskRequestSerializer):
+    """A task, and the version it is for where that is not the current one."""
+
+    version = serializers.IntegerField(
+        min_value=1,
+        max_value=999_999_999,
+        required=False,
+        help_text="Try this version, released or not, instead of the current one; needs "
+        "`agent.manage` too.",
+    )
+
+
 def task_of(wanted: dict[str, Any]) -> TaskSpec:
     """The task in a validated request; project and agent are looked up by the view."""
     return TaskSpec(

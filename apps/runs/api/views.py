@@ -13,6 +13,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from apps.agents.models import Agent
+from apps.agents.services import registry
 from apps.core.errors import NotFound
 from apps.core.rest import downloads
 from apps.core.rest.negotiation import AnyAccept
@@ -26,7 +27,7 @@ from apps.runs.api.serializers import (
     ArtifactSerializer,
     RunFilterSerializer,
     RunSerializer,
-    TaskRequestSerializer,
+    SubmissionRequestSerializer,
     task_of,
 )
 from apps.runs.errors import KeyMissing
@@ -82,15 +83,18 @@ def accepted(request: Request, outcome: submission.Submission) -> Response:
 
 def submit(request: Request) -> Response:
     key = idempotency_key(request)
-    wanted = TaskRequestSerializer().read(request)
+    wanted = SubmissionRequestSerializer().read(request)
     by = actor(request)
-    outcome = submission.submit(
-        by=by,
-        project=find(Project.objects.visible_to(by.user), wanted["project"], what="project"),
-        agent=find(Agent.objects.visible_to(by.user), wanted["agent"], what="agent"),
-        task=task_of(wanted),
-        key=key,
-    )
+    project = find(Project.objects.visible_to(by.user), wanted["project"], what="project")
+    agent = find(Agent.objects.visible_to(by.user), wanted["agent"], what="agent")
+    task = task_of(wanted)
+    if "version" in wanted:
+        version = registry.version(agent, wanted["version"])
+        outcome = submission.submit_version(
+            by=by, project=project, version=version, task=task, key=key
+        )
+    else:
+        outcome = submission.submit(by=by, project=project, agent=agent, task=task, key=key)
     return accepted(request, outcome)
 
 
@@ -103,7 +107,7 @@ class RunSubmission(APIView):
         description="Stored before it is acknowledged: an accepted run is not lost.",
         tags=["Runs"],
         parameters=[KEY_HEADER],
-        request=TaskRequestSerializer,
+        request=SubmissionRequestSerializer,
         responses={**ACCEPTED, **problems(400, 404, 409, 413, 415, 422)},
         examples=[TASK, RUN],
     )
@@ -135,7 +139,7 @@ class RunCollection(ListAPIView[Run]):
         summary="Submit a run (the same as POST /api/run)",
         tags=["Runs"],
         parameters=[KEY_HEADER],
-        request=TaskRequestSerializer,
+        request=SubmissionRequestSerializer,
         responses={**ACCEPTED, **problems(400, 404, 409, 413, 415, 422)},
         examples=[TASK, RUN],
     )

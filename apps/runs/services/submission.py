@@ -71,6 +71,29 @@ def submit(
     return Submission(run=run, replayed=False)
 
 
+@transaction.atomic
+def submit_version(
+    *, by: Actor, project: Project, version: AgentVersion, task: TaskSpec, key: str | None = None
+) -> Submission:
+    """Accept a task for one version of an agent, released or not: to try it before all use it.
+
+    Whoever may only submit gets the current version, so this needs the right to manage the agent as
+    well. The run is like any other. Raises what ``submit`` raises.
+    """
+    agent = version.agent
+    _require(by, "run.submit", project=project, agent=agent)
+    policy.require(by, "agent.manage", agent_id=agent.pk)
+    _require_own(agent, project)
+    fingerprint = _fingerprint("version", project.pk, version.pk, asdict(task))
+    if key and (earlier := _remember(by, key, fingerprint)):
+        return Submission(run=earlier, replayed=True)
+    files = inputs.resolve(project, version.spec, task.input)
+    run = _accept(by=by, project=project, version=version, task=task, files=files)
+    if key:
+        _bind(by, key, run)
+    return Submission(run=run, replayed=False)
+
+
 def submit_many(
     *, by: Actor, project: Project, agent: Agent, tasks: Sequence[TaskSpec]
 ) -> list[Run | AosError]:
@@ -187,7 +210,7 @@ def _door(by: Actor, project: Project, agent: Agent) -> AosError | None:
     """What keeps this person from running this agent in this project, if anything does."""
     try:
         _require(by, "run.submit", project=project, agent=agent)
-        _version(agent, project)
+        _given(project, _version(agent, project))
     except AosError as error:
         return error
     return None
@@ -306,9 +329,13 @@ def _require(by: Actor, action: str, *, project: Project, agent: Agent) -> None:
         policy.refuse(by, action, project_id=project.pk)
 
 
-def _version(agent: Agent, project: Project) -> AgentVersion:
+def _require_own(agent: Agent, project: Project) -> None:
     if agent.organization_id != project.organization_id:
         raise NotFound(what="agent", ref=agent.slug)
+
+
+def _version(agent: Agent, project: Project) -> AgentVersion:
+    _require_own(agent, project)
     if agent.current is None:
         raise AgentNotReleased(agent=agent.slug)
     return agent.current

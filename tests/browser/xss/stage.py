@@ -125,6 +125,12 @@ def make_stage(password: str) -> Stage:
     make_token(account, "run:read")
     by = Actor(user=olivia)
     task = TaskSpec(input={"file": "data.csv"}, labels={"team": "a"})
+    make_environment(
+        project=project,
+        by=by,
+        egress={"mode": "allowlist", "allow": ["a.example"]},
+        variables={"UNITS": "metric"},
+    )
     schedule = make_schedule(project=project, agent=agent, by=by, task=task)
     with unwatched():
         ScheduleFire.objects.create(

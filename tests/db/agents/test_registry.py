@@ -55,6 +55,28 @@ def test_a_released_version_cannot_change_whoever_tries():
         AgentVersion.objects.filter(pk=agent.current.pk).delete()
 
 
+def test_what_a_draft_says_cannot_change_because_a_run_may_try_it(by):
+    draft = _draft(by)
+
+    with pytest.raises(IntegrityError), transaction.atomic():
+        AgentVersion.objects.filter(pk=draft.pk).update(spec={})
+
+    released = registry.release(by=by, version=draft)
+    assert released.current == draft
+
+
+def test_an_agent_is_called_otherwise_on_record_and_keeps_its_slug(by):
+    agent = registry.register(by=by, slug="tidy", title="Tidy")
+
+    registry.change(by=by, agent=agent, title="Tidier", description="Sorts")
+    registry.change(by=by, agent=agent, title="Tidier")
+
+    agent.refresh_from_db()
+    assert (agent.slug, agent.title, agent.description) == ("tidy", "Tidier", "Sorts")
+    (entry,) = AuditEntry.objects.filter(action="agent.change")
+    assert entry.detail["changes"]["title"] == ["Tidy", "Tidier"]
+
+
 def test_current_is_a_released_version_of_the_same_agent():
     agent, other = make_agent(), make_agent()
     draft = make_agent_version(agent=agent, released=False)

@@ -46,6 +46,7 @@ LIES = {
     "project_id": IN_PROJECT,
     "schedule_id": IN_PROJECT,
     "act_id": IN_PROJECT,
+    "environment_id": IN_PROJECT,
     "agent": ON_RUN,
     "user": HOME,
     "user_id": HOME,
@@ -65,7 +66,11 @@ SHOWN_TO_ALL = {"agent"}
 # A run goes to a project, so the role has to reach that, whatever it reaches besides.
 MAKES_A_RUN = {"run.submit", "run.rerun"}
 # Acts that change nothing where they are tried, so that they leave no entry.
-IDLE = {"schedules/<uuid:schedule_id>/resume", "runs/bulk/<uuid:act_id>/proceed"}
+IDLE = {
+    "schedules/<uuid:schedule_id>/resume",
+    "runs/bulk/<uuid:act_id>/proceed",
+    "integrations/sandboxes/environments/<uuid:environment_id>/clone",
+}
 # Answers for each place in its body: tests/db/runs/test_bulk_api.py.
 BY_PLACE = {"api/runs/bulk"}
 
@@ -165,6 +170,7 @@ def place(target: dict[str, Any], route: str) -> str:
         "project_id": target["project"],
         "schedule_id": target["schedule"],
         "act_id": target["bulk"],
+        "environment_id": target["environment"],
         "agent": target["agent"],
         "user": target["account" if "service-accounts" in route else "person"],
         "user_id": target["account" if route.endswith("/tokens") else "person"],
@@ -363,6 +369,7 @@ def _unlike(
     """How the answer differs from the one about a thing that is nowhere."""
     nowhere = {name: uuid4() for name in ("project", "agent", "run", "schedule", "bulk", "person")}
     nowhere |= {name: uuid4() for name in ("account", "department", "binding", "token")}
+    nowhere["environment"] = uuid4()
     with transaction.atomic():
         other = _ask(client, question, nowhere | {"entry": 0}, given, body)
         transaction.set_rollback(True)

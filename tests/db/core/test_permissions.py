@@ -82,14 +82,21 @@ TABLE = [
     ("get", "/api/projects/demo/files", None, VIEWER, "project:read", 200),
     ("post", "/api/projects/demo/files", "upload", OPERATOR, "project:write", 201),
     ("get", "/api/sandboxes/environments", None, VIEWER, "sandbox:read", 200),
-    ("post", "/api/sandboxes/environments", {"name": "e"}, ADMIN, "sandbox:write", 201),
+    (
+        "post",
+        "/api/sandboxes/environments",
+        {"name": "e", "project": "demo"},
+        ADMIN,
+        "sandbox:write",
+        201,
+    ),
     ("get", "/api/sandboxes/environments/{environment}", None, VIEWER, "sandbox:read", 200),
     ("patch", "/api/sandboxes/environments/{environment}", {}, ADMIN, "sandbox:write", 200),
     ("delete", "/api/sandboxes/environments/{environment}", None, ADMIN, "sandbox:write", 204),
     (
         "post",
         "/api/sandboxes/environments/{environment}/clone",
-        {"name": "like-it"},
+        {"name": "like-it", "project": "demo"},
         ADMIN,
         "sandbox:write",
         201,
@@ -107,6 +114,7 @@ TABLE = [
     ("get", "/api/agents", None, VIEWER, "agent:read", 200),
     ("post", "/api/agents", {"slug": "s", "title": "S"}, ADMIN, "agent:write", 201),
     ("get", "/api/agents/hello", None, VIEWER, "agent:read", 200),
+    ("patch", "/api/agents/hello", {"title": "T"}, ADMIN, "agent:write", 200),
     ("get", "/api/agents/hello/versions", None, VIEWER, "agent:read", 200),
     ("post", "/api/agents/hello/versions", {"spec": HELLO}, ADMIN, "agent:write", 201),
     ("get", "/api/agents/hello/versions/1", None, VIEWER, "agent:read", 200),
@@ -236,7 +244,7 @@ def furnish(organization, *, project="demo", agent="hello"):
         "token": account.api_tokens.get().pk,
         "department": make_department(person).pk,
         "binding": binding.pk,
-        "environment": make_environment(organization=organization).pk,
+        "environment": make_environment(project=project).pk,
     }
 
 

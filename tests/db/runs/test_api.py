@@ -14,6 +14,7 @@ from tests.faces import api, key, problem
 from tests.factories import (
     make_actor,
     make_agent,
+    make_agent_version,
     make_artifact,
     make_cast,
     make_file,
@@ -577,3 +578,15 @@ def test_a_strangers_run_does_not_exist(cast, method, suffix):
     )
     theirs.refresh_from_db()
     assert theirs.state == "queued"
+
+
+def test_a_run_of_a_named_version_needs_the_right_to_manage_the_agent(cast, project, agent):
+    make_agent_version(agent=agent, released=False)
+
+    def ask(user, number):
+        return api(user).post("/api/run", task(version=number), format="json", headers=key())
+
+    assert problem(ask(cast.oscar, 2))["code"] == "not_allowed"
+    admin = ask(cast.adam, 2)
+    assert (admin.status_code, admin.json()["agent_version"]) == (202, 2)
+    assert ask(cast.adam, 9).status_code == 404

@@ -237,3 +237,48 @@ def test_a_run_begins_queued_whoever_inserts_it(db):
 
     with pytest.raises(IntegrityError), transaction.atomic():
         run.save(force_insert=True)
+
+
+# --- trying a version that is not the current one -------------------------------------------------
+
+
+def test_a_draft_can_be_tried_by_who_manages_the_agent(world):
+    draft = make_agent_version(agent=world["agent"], released=False)
+    admin = make_actor(Role.ADMIN, organization=world["project"].organization)
+
+    outcome = submission.submit_version(
+        by=admin, project=world["project"], version=draft, task=TaskSpec(input={}), key=KEY
+    )
+    again = submission.submit_version(
+        by=admin, project=world["project"], version=draft, task=TaskSpec(input={}), key=KEY
+    )
+
+    assert outcome.run.agent_version == draft
+    assert (again.run, again.replayed) == (outcome.run, True)
+    assert AuditEntry.objects.get(action="run.submit").detail["version"] == draft.number
+    # Trying it releases nothing.
+    assert _submit(world).run.agent_version == world["agent"].current
+
+
+def test_who_may_only_submit_gets_the_current_version(world):
+    draft = make_agent_version(agent=world["agent"], released=False)
+
+    with pytest.raises(NotAllowed, match=r"agent\.manage"):
+        submission.submit_version(
+            by=world["by"], project=world["project"], version=draft, task=TaskSpec(input={})
+        )
+
+    assert not Run.objects.exists()
+
+
+def test_a_version_is_not_tried_in_another_organizations_project(world):
+    by = make_actor(Role.ADMIN)
+    theirs = make_agent_version(agent=world["agent"], released=False)
+
+    with pytest.raises(NotFound):
+        submission.submit_version(
+            by=by,
+            project=make_project(organization=by.user.organization),
+            version=theirs,
+            task=TaskSpec(input={}),
+        )
