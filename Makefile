@@ -65,7 +65,7 @@ lock: install-dev ## Lock requirements/*.in with hashes
 	  PATH=".venv/bin:$$PATH" uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	    $$( [ $$set = dev ] || echo "--constraints requirements/dev.txt" ) requirements/$$set.in -o requirements/$$set.txt || exit 1; \
 	done
-	@for image in data node; do \
+	@for image in data node mcp-time; do \
 	  PATH=".venv/bin:$$PATH" uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	    sandbox_images/$$image/requirements.in -o sandbox_images/$$image/requirements.txt || exit 1; \
 	done

@@ -492,7 +492,7 @@ def run_file(request: HubRequest, public_id: UUID, name: str) -> HttpResponse:
 @signed_in
 @require_GET
 def run_pdf(request: HubRequest, public_id: UUID, name: str) -> HttpResponseBase:
-    """A PDF as the browser's own viewer shows it, as a page of its own."""
+    """A PDF as the browser's own viewer shows it, as a page of its own. What is none has its preview."""
     run = _run(person(request), public_id)
     artifact = run.artifacts.filter(name=name).first() if "\0" not in name else None
     if artifact is None:
@@ -501,8 +501,8 @@ def run_pdf(request: HubRequest, public_id: UUID, name: str) -> HttpResponseBase
         return downloads.show_pdf(
             request, sha256=artifact.sha256, name=artifact.name, size=artifact.size
         )
-    except (NotFound, ContentGone) as error:
-        raise Http404 from error
+    except (NotFound, ContentGone):
+        return redirect("run_file", public_id=run.public_id, name=artifact.name)
 
 
 @signed_in

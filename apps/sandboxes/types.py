@@ -11,6 +11,7 @@ class SandboxState(models.TextChoices):
     CREATING = "creating"
     WARM = "warm"
     CLAIMED = "claimed"
+    SERVING = "serving"
     DESTROYING = "destroying"
     GONE = "gone"
     FAILED = "failed"
@@ -21,12 +22,14 @@ TRANSITIONS: Final = {
     SandboxState.CREATING: (
         SandboxState.WARM,
         SandboxState.CLAIMED,
+        SandboxState.SERVING,
         SandboxState.DESTROYING,
         SandboxState.GONE,
         SandboxState.FAILED,
     ),
     SandboxState.WARM: (SandboxState.CLAIMED, SandboxState.DESTROYING, SandboxState.FAILED),
     SandboxState.CLAIMED: (SandboxState.DESTROYING, SandboxState.GONE, SandboxState.FAILED),
+    SandboxState.SERVING: (SandboxState.DESTROYING, SandboxState.GONE, SandboxState.FAILED),
     SandboxState.DESTROYING: (SandboxState.GONE, SandboxState.FAILED),
 }
 

@@ -69,7 +69,7 @@ def test_a_task_goes_from_the_composer_to_its_receipt_without_a_reload(
     receipt = stream.locator("[data-type='task.receipt']")
     expect(receipt.get_by_text("Two of three rows kept.")).to_be_visible(timeout=30_000)
     expect(receipt.locator("[data-state=succeeded]")).to_be_visible()
-    expect(receipt.get_by_text("isolation: none")).to_be_visible()
+    expect(receipt.get_by_text(re.compile("isolation: (none|bwrap)"))).to_be_visible()
     workspace = page.get_by_role("complementary", name="Workspace")
     expect(workspace.get_by_role("cell", name="3", exact=True)).to_be_visible()
     assert page.evaluate("window.sameDocument")

@@ -119,6 +119,12 @@ def becomes_true(condition, *, within: float = 5) -> bool:
     return bool(condition())
 
 
+def heard(line) -> bytes:
+    data = line.receive(10)
+    assert data is not None, "nothing came in time"
+    return data
+
+
 class SandboxDriverContract:
     @pytest.fixture
     def sandbox(self, driver: SandboxDriver, spec: SandboxSpec) -> Iterator[Sandbox]:
@@ -616,6 +622,70 @@ class SandboxDriverContract:
         assert said(kept, sh("echo alive")) == "alive\n"
         orphan.destroy()
         kept.destroy()
+
+    # --- a program that stays ---
+
+    def test_a_program_can_be_spoken_to_for_as_long_as_it_runs(self, sandbox):
+        line = sandbox.attach(sh("while read word; do echo got $word; done; echo over; exit 3"))
+        try:
+            for number in range(50):
+                line.send(f"{number}\n".encode(), timeout=5)
+                assert heard(line) == f"got {number}\n".encode()
+            line.finish()
+            assert heard(line) == b"over\n"
+            assert line.receive(5) == b""
+        finally:
+            line.close()
+
+    def test_a_program_that_stays_has_the_same_place_and_its_own_environment(self, sandbox):
+        sandbox.put_files({"in/word": b"from the workspace"})
+        script = "cat word; echo; echo $SECRET; pwd; cat"
+        line = sandbox.attach(
+            Command(argv=("/bin/sh", "-c", script), cwd="in", env={"SECRET": "s3cret"})
+        )
+        try:
+            told = b""
+            while told.count(b"\n") < 3:
+                told += heard(line)
+            assert told.decode().split("\n")[:3] == [
+                "from the workspace",
+                "s3cret",
+                f"{sandbox.workspace}/in",
+            ]
+        finally:
+            line.close()
+
+    def test_commands_run_beside_a_program_that_stays(self, sandbox):
+        line = sandbox.attach(sh("echo ready; cat"))
+        try:
+            assert heard(line) == b"ready\n"
+            assert said(sandbox, sh("echo beside")) == "beside\n"
+            line.send(b"still here\n", timeout=5)
+            assert heard(line) == b"still here\n"
+        finally:
+            line.close()
+
+    def test_a_program_that_stays_ends_with_the_sandbox_with_all_it_started(self, driver, spec):
+        amount = a_long_sleep()
+        with driver.start(spec, sandbox_id=str(uuid4())) as sandbox:
+            line = sandbox.attach(
+                sh(f"trap '' TERM HUP; setsid sleep {amount} & echo up; sleep {amount}")
+            )
+            assert heard(line) == b"up\n"
+            assert becomes_true(lambda: sleepers(amount) == 2)
+
+        assert becomes_true(lambda: sleepers(amount) == 0)
+        assert line.receive(5) == b""
+        line.close()
+
+    def test_a_program_that_is_not_there_is_the_end_of_its_line(self, sandbox):
+        line = sandbox.attach(Command(argv=("/no/such/program",)))
+        try:
+            while line.receive(10):
+                pass
+        finally:
+            line.close()
+        assert said(sandbox, sh("echo alive")) == "alive\n"
 
     def test_two_sandboxes_share_nothing_but_time(self, driver, spec):
         with (

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -18,21 +19,37 @@ from tests.contracts.sandbox_driver import (
     sh,
     sleepers,
 )
+from workers.sandbox import local
 from workers.sandbox.base import SandboxSpec
+from workers.sandbox.egress.policy import Egress
 from workers.sandbox.errors import LocalSandboxRefused, SandboxLost, SandboxUnavailable
-from workers.sandbox.local import LocalDriver
+from workers.sandbox.local import LocalDriver, _found_wall
+
+WALLS = [
+    pytest.param(False, id="bare"),
+    pytest.param(
+        True,
+        id="bwrap",
+        marks=pytest.mark.skipif(not _found_wall(), reason="needs bubblewrap, and leave to use it"),
+    ),
+]
+
+
+@pytest.fixture(params=WALLS)
+def walled(request):
+    return request.param
 
 
 @pytest.fixture
-def driver(tmp_path):
-    driver = LocalDriver(root=tmp_path / "sandboxes", allowed=True)
+def driver(tmp_path, walled):
+    driver = LocalDriver(root=tmp_path / "sandboxes", allowed=True, walled=walled)
     yield driver
     assert found_by(driver) == frozenset()
 
 
 @pytest.fixture
-def impatient_driver(tmp_path):
-    return LocalDriver(root=tmp_path / "sandboxes", allowed=True, silence_s=2)
+def impatient_driver(tmp_path, walled):
+    return LocalDriver(root=tmp_path / "sandboxes", allowed=True, silence_s=2, walled=walled)
 
 
 @pytest.fixture
@@ -49,9 +66,82 @@ def test_it_refuses_to_exist_where_it_is_not_allowed(tmp_path):
         LocalDriver(root=tmp_path, allowed=False)
 
 
-def test_its_runs_are_shown_as_not_isolated(driver, spec):
-    assert driver.isolation == "none"
-    assert [finding.code for finding in driver.check(image="")] == ["no_isolation"]
+def test_its_runs_are_shown_for_what_they_are(driver, spec, walled):
+    told = (driver.isolation, [finding.code for finding in driver.check(image="")])
+    assert told == (("bwrap", ["little_isolation"]) if walled else ("none", ["no_isolation"]))
+    with driver.start(spec, sandbox_id="shown") as sandbox:
+        assert sandbox.isolation == driver.isolation
+
+
+def test_a_wall_that_was_asked_for_and_cannot_be_had_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(local, "_found_wall", lambda: "")
+
+    with pytest.raises(SandboxUnavailable, match="bubblewrap"):
+        LocalDriver(root=tmp_path, allowed=True, walled=True)
+    assert LocalDriver(root=tmp_path, allowed=True).isolation == "none"
+
+
+#: What a script may try at its host, and prints when it got there.
+TRIES = {
+    "files": "cat {secret}",
+    "home": "cat /root/.profile /root/.bashrc /home/*/.profile | grep .",
+    "processes": "kill -0 {worker} && echo reached",
+    "environment": "tr '\\0' '\\n' < /proc/{worker}/environ",
+    "network": "python3 -c \"import socket; socket.create_connection(('127.0.0.1', {port}), 2)"
+    "; print('reached')\"",
+    "engine": "test -S /var/run/docker.sock && echo reached",
+    "write": "echo x > /usr/aos-was-here && echo reached",
+    "settings": "ls /etc/shadow /etc/hostname | grep .",
+}
+
+
+@pytest.mark.skipif(not _found_wall(), reason="needs bubblewrap, and leave to use it")
+@pytest.mark.parametrize("name", TRIES)
+def test_behind_the_wall_there_is_no_host(tmp_path, spec, name):
+    secret = tmp_path / "secret"
+    secret.write_text("reached")
+    driver = LocalDriver(root=tmp_path / "sandboxes", allowed=True, walled=True)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        words = {"secret": secret, "worker": os.getpid(), "port": server.getsockname()[1]}
+        with driver.start(spec, sandbox_id=f"try-{name}") as sandbox:
+            execution = sandbox.run(sh(TRIES[name].format(**words)))
+            told = b"".join(output.data for output in execution if output.fd == 1)
+
+    assert told == b""
+    assert execution.exit.code != 0
+
+
+def test_without_the_wall_a_script_reads_what_its_host_has(tmp_path, spec):
+    secret = tmp_path / "secret"
+    secret.write_text("reached")
+    driver = LocalDriver(root=tmp_path / "sandboxes", allowed=True, walled=False)
+
+    with driver.start(spec, sandbox_id="bare") as sandbox:
+        assert said(sandbox, sh(f"cat {secret}")) == "reached"
+
+
+@pytest.mark.skipif(not _found_wall(), reason="needs bubblewrap, and leave to use it")
+def test_a_version_that_reaches_hosts_has_the_hosts_network_behind_the_wall(tmp_path):
+    driver = LocalDriver(root=tmp_path / "sandboxes", allowed=True, walled=True)
+    egress = Egress.from_mapping({"mode": "allowlist", "allow": ["api.example.com"]})
+    spec = SandboxSpec(image="ignored", memory_mb=512, pids=64, egress=egress)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        words = {"port": server.getsockname()[1]}
+        with driver.start(spec, sandbox_id="reaching") as sandbox:
+            assert said(sandbox, sh(TRIES["network"].format(**words))) == "reached\n"
+
+
+def test_a_program_that_stays_has_the_same_limits(driver, spec):
+    with driver.start(spec, sandbox_id="limited") as sandbox:
+        line = sandbox.attach(
+            sh("ulimit -n; ulimit -c; python3 -c 'bytearray(600 << 20)' || echo no")
+        )
+        told = b""
+        while data := line.receive(10):
+            told += data
+        line.close()
+
+    assert told.decode().split() == [str(spec.open_files), "0", "no"]
 
 
 def test_files_are_for_their_owner_only(driver, spec):
@@ -75,13 +165,14 @@ def test_memory_beyond_the_limit_cannot_be_had(driver, spec):
         assert execution.exit.error().code == "command_failed"
 
 
-def test_a_process_that_outlived_its_supervisor_ends_with_the_sandbox(driver, spec):
+def test_a_process_that_outlived_its_supervisor_ends_with_the_sandbox(driver, spec, walled):
     amount = a_long_sleep()
     with driver.start(spec, sandbox_id="betrayed") as sandbox:
         script = f"setsid setsid sleep {amount} & sleep 0.3; kill -KILL $PPID; sleep 60"
         with pytest.raises(SandboxLost):
             sandbox.run(sh(script)).wait()
-        assert sleepers(amount) == 1
+        if not walled:  # behind the wall all ends with its first process
+            assert sleepers(amount) == 1
 
     assert sleepers(amount) == 0
 

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from workers.sandbox.artifacts import ArtifactLimits, ArtifactSink, Collected
+from workers.sandbox.channel import Channel
 from workers.sandbox.egress.policy import Denial, Egress
 from workers.sandbox.egress.proxy import Traffic
 from workers.sandbox.errors import (
@@ -295,6 +296,14 @@ class Sandbox(ABC):
     @abstractmethod
     def run(self, command: Command) -> Execution:
         """Start a command. Nothing of it survives its end, whatever it forked."""
+
+    @abstractmethod
+    def attach(self, command: Command) -> Channel:
+        """Start a program whose standard input and output stay open: a line to it, to be closed.
+
+        It runs beside the supervisor and ends with the sandbox, at the latest. Of the command its
+        words, environment and folder count.
+        """
 
     @abstractmethod
     def collect(

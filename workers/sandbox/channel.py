@@ -56,6 +56,29 @@ class Channel:
             if plain := self._demultiplexer.feed(data):
                 return plain
 
+    def fileno(self) -> int:
+        """For event loops that wait for several."""
+        return self._sock.fileno()
+
+    def offer(self, data: memoryview) -> int:
+        """Send what is taken at once; return how much that is. Raises ``LineClosed``."""
+        try:
+            with self._sending:
+                return self._sock.send(data)
+        except _WOULD_BLOCK:
+            return 0
+        except OSError as error:
+            raise LineClosed from error
+
+    def finish(self) -> None:
+        """Say that nothing more comes. What the other end still says can be received."""
+        if isinstance(self._sock, ssl.SSLSocket):
+            return  # it knows no half; closing says it
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            return  # it was closed already
+
     def send(self, data: bytes, *, timeout: float) -> None:
         """Raises ``LineClosed``, also when the other end does not take the data in time."""
         deadline = time.monotonic() + timeout

@@ -275,25 +275,54 @@ def _packed(folder: str) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def _packages(name: str, progress: Progress) -> Iterator[Path | None]:
-    """A folder with the unpacked wheels of an image's requirements, where it has any."""
-    wanted = IMAGES_FOLDER / name / "requirements.txt"
-    if not wanted.exists():
+    """A folder with the locked packages of an image, where it has any: wheels, or Node.js modules."""
+    wheels = IMAGES_FOLDER / name / "requirements.txt"
+    modules = IMAGES_FOLDER / name / "package-lock.json"
+    if not wheels.exists() and not modules.exists():
         yield None
         return
-    progress(f"Fetching the wheels that {wanted.parent.name}/{wanted.name} names.")
+    with tempfile.TemporaryDirectory(prefix="aos-packages-") as folder:
+        if wheels.exists():
+            progress(f"Fetching the wheels that {name}/{wheels.name} names.")
+            _fetch_wheels(name, wheels, folder)
+        if modules.exists():
+            progress(f"Fetching the modules that {name}/{modules.name} names.")
+            _fetch_modules(name, modules, folder)
+        yield Path(folder)
+
+
+def _fetch_wheels(name: str, wanted: Path, folder: str) -> None:
     machine = platform.machine()
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     pip += ["--require-hashes", "--only-binary=:all:", "--no-compile", "--requirement", str(wanted)]
     pip += ["--python-version", _PYTHON, "--implementation", "cp"]
     pip += [f"--platform={word}_{machine}" for word in _PLATFORMS]
-    with tempfile.TemporaryDirectory(prefix="aos-packages-") as folder:
-        done = subprocess.run(  # noqa: S603 - fixed words and files of ours
-            [*pip, "--target", folder], capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            detail = f"its wheels cannot be had: {one_line(done.stderr)}"
-            raise ImageBuildFailed(image=tag_of(name), detail=detail)
-        yield Path(folder)
+    done = subprocess.run(  # noqa: S603 - fixed words and files of ours
+        [*pip, "--target", folder], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        detail = f"its wheels cannot be had: {one_line(done.stderr)}"
+        raise ImageBuildFailed(image=tag_of(name), detail=detail)
+
+
+def _fetch_modules(name: str, lock: Path, folder: str) -> None:
+    """Exactly what the lock names, by its sums; no script of a package runs here."""
+    npm = shutil.which("npm")
+    if npm is None:
+        detail = "npm is not installed on this host. Run: apt-get install npm"
+        raise ImageBuildFailed(image=tag_of(name), detail=detail)
+    for file in (lock, lock.with_name("package.json")):
+        shutil.copy(file, folder)
+    done = subprocess.run(  # noqa: S603 - fixed words and files of ours
+        [npm, "ci", "--ignore-scripts", "--omit=dev", "--no-audit", "--no-fund", "--no-bin-links"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        detail = f"its modules cannot be had: {one_line(done.stderr)}"
+        raise ImageBuildFailed(image=tag_of(name), detail=detail)
 
 
 def _build(

@@ -1,26 +1,30 @@
-"""Sandboxes as plain processes, for development only: nothing keeps them from the host.
+"""Sandboxes as processes of this host, for development only.
 
 The same supervisor, spoken to in the same way, in a folder of its own with resource limits and a
-clean environment. That is enough to write and test an agent on a laptop without an engine, and not
-enough for anything else: every run says ``isolation: none``.
+clean environment. Where bubblewrap is installed it also sees nothing of the host but its programs and
+has no network (``isolation: bwrap``). Without it nothing is kept from a script (``isolation: none``).
+That is enough to write and test an agent on a laptop without an engine. It is not enough for anything
+else: memory and processes are not counted for all of a sandbox together, and production refuses it.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import resource
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from workers.sandbox.base import Finding, Keep, SandboxDriver, SandboxSpec, checked_id
+from apps.sandboxes.types import EgressMode
+from workers.sandbox.base import Command, Finding, Keep, SandboxDriver, SandboxSpec, checked_id
 from workers.sandbox.channel import Channel
 from workers.sandbox.egress.policy import Denial
 from workers.sandbox.errors import (
@@ -35,8 +39,18 @@ logger = logging.getLogger(__name__)
 
 SUPERVISOR: Final = Path(__file__).parents[2] / "sandbox_images" / "base" / "sbx.py"
 
+#: Not the virtual environment's: scripts get the standard library and no package of the platform.
+_INTERPRETER_PATH: Final = Path(sys.executable).resolve()
 _INTERPRETER: Final = f"{sys.implementation.name} {sys.version.partition(' ')[0]}"
 _MIB: Final = 1024 * 1024
+_WALL: Final = "bwrap"
+_WALL_TEST_S: Final = 10
+#: The uid and gid a script sees of itself behind the wall: nobody's.
+_NOBODY: Final = "10001"
+#: What programs need of the host to run, where it has it.
+_SYSTEM: Final = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
+_SYSTEM_FILES: Final = ("/etc/alternatives", "/etc/ld.so.cache", "/etc/localtime", "/etc/ssl")
+_NETWORK_FILES: Final = ("/etc/hosts", "/etc/nsswitch.conf", "/etc/resolv.conf")
 _END_TRIES: Final = 200
 _END_PAUSE_S: Final = 0.01
 
@@ -45,19 +59,23 @@ class LocalDriver(SandboxDriver):
     """Makes a folder and a supervisor per sandbox, below ``root``."""
 
     name = "local"
-    isolation = "none"
 
     def __init__(
         self,
         *,
         root: Path,
         allowed: bool,
+        walled: bool | None = None,
         silence_s: float = 30.0,
         patience_s: float = 10.0,
     ) -> None:
         if not allowed:
             raise LocalSandboxRefused
         self._root = root
+        self._wall = _found_wall() if walled is not False else ""
+        if walled and not self._wall:
+            raise SandboxUnavailable(driver=self.name, detail="bubblewrap does not work here.")
+        self.isolation = _WALL if self._wall else "none"
         self._silence_s = silence_s
         self._patience_s = patience_s
 
@@ -72,13 +90,15 @@ class LocalDriver(SandboxDriver):
             raise SandboxUnavailable(driver=self.name, detail=str(error)) from error
         ours, theirs = socket.socketpair()
         with theirs:
-            process = self._launch(home, theirs)
+            process = self._launch(home, spec, theirs)
         session = Session(
             Channel(ours, multiplexed=False),
             silence_s=self._silence_s,
             patience_s=self._patience_s,
         )
-        sandbox = LocalSandbox(session, process=process, home=home)
+        sandbox = LocalSandbox(
+            session, process=process, home=home, spec=spec, wall=self._wall_of(home, spec)
+        )
         try:
             session.greet(env={}, rlimits=_rlimits(spec), folders=[OUT_FOLDER], own_cgroup=False)
         except BaseException:
@@ -86,12 +106,18 @@ class LocalDriver(SandboxDriver):
             raise
         return sandbox
 
-    def _launch(self, home: Path, line: socket.socket) -> subprocess.Popen[bytes]:
+    def _wall_of(self, home: Path, spec: SandboxSpec) -> list[str]:
+        return _walled(self._wall, home, spec) if self._wall else []
+
+    def _launch(
+        self, home: Path, spec: SandboxSpec, line: socket.socket
+    ) -> subprocess.Popen[bytes]:
         for folder in ("workspace", "tmp"):
             (home / folder).mkdir(mode=0o700)
+        supervisor = [str(_INTERPRETER_PATH), "-I", "-S", str(SUPERVISOR)]
         with (home / "supervisor.log").open("wb") as log:
             process = subprocess.Popen(  # noqa: S603 - our own program, no shell, no foreign words
-                [sys.executable, "-I", "-S", str(SUPERVISOR)],
+                [*self._wall_of(home, spec), *supervisor],
                 stdin=line.fileno(),
                 stdout=line.fileno(),
                 stderr=log,
@@ -122,20 +148,25 @@ class LocalDriver(SandboxDriver):
         """There is no connection to let go of."""
 
     def check(self, *, image: str) -> list[Finding]:
-        return [
-            Finding(
-                is_error=False,
-                code="no_isolation",
-                message="Runs are executed on this host without isolation.",
-                hint="Start a Docker engine and set AOS_SANDBOX_DRIVER=docker.",
-            )
-        ]
+        better = "Start a Docker engine and set AOS_SANDBOX_DRIVER=docker."
+        if self._wall:
+            message = "Runs are executed as processes of this host, behind bubblewrap only."
+            return [Finding(is_error=False, code="little_isolation", message=message, hint=better)]
+        message = "Runs are executed on this host without isolation."
+        hint = f"{better} At the least, install bubblewrap."
+        return [Finding(is_error=False, code="no_isolation", message=message, hint=hint)]
 
 
 class LocalSandbox(SupervisedSandbox):
-    isolation = "none"
-
-    def __init__(self, session: Session, *, process: subprocess.Popen[bytes], home: Path) -> None:
+    def __init__(
+        self,
+        session: Session,
+        *,
+        process: subprocess.Popen[bytes],
+        home: Path,
+        spec: SandboxSpec,
+        wall: Sequence[str],
+    ) -> None:
         super().__init__(
             session,
             sandbox_id=home.name,
@@ -143,8 +174,29 @@ class LocalSandbox(SupervisedSandbox):
             image=_INTERPRETER,
             handle=str(process.pid),
         )
+        self.isolation = _WALL if wall else "none"
         self._process = process
         self._home = home
+        self._spec = spec
+        self._wall = list(wall)
+        self._attached: list[subprocess.Popen[bytes]] = []
+
+    def attach(self, command: Command) -> Channel:
+        ours, theirs = socket.socketpair()
+        limits = _rlimits(self._spec)
+        with theirs, (self._home / "attached.log").open("ab") as log:
+            process = subprocess.Popen(  # noqa: S603 - what its caller chose to run, without a shell
+                [*self._wall, *_limited(limits), *command.argv],
+                stdin=theirs.fileno(),
+                stdout=theirs.fileno(),
+                stderr=log,
+                cwd=self._home / "workspace" / command.cwd,
+                env={**_clean_environment(self._home), **command.env},
+                start_new_session=True,
+                umask=0o077,
+            )
+        self._attached.append(process)
+        return Channel(ours, multiplexed=False)
 
     def watch_egress(self, tell: Callable[[Denial], None]) -> None:
         """There is no proxy: these processes have the host's own network."""
@@ -155,17 +207,76 @@ class LocalSandbox(SupervisedSandbox):
     def _end(self) -> None:
         is_alive = self._process.poll() is None
         _end_all(self._home, self._process.pid if is_alive else None)
+        for process in self._attached:
+            process.kill()
 
     def _remove(self) -> None:
         self._end()
         try:
-            self._process.wait(timeout=5)
+            for process in (self._process, *self._attached):
+                process.wait(timeout=5)
             _remove_tree(self._home)
         except (OSError, subprocess.TimeoutExpired) as error:
             raise SandboxUnavailable(driver="local", detail=str(error)) from error
 
     def _saw_out_of_memory(self) -> bool:
         return False  # a resource limit makes the allocation fail instead
+
+
+def _found_wall() -> str:
+    """Bubblewrap, if it is installed and the kernel lets it work; else nothing."""
+    found = shutil.which(_WALL, path="/usr/local/bin:/usr/bin:/bin")
+    if not found:
+        return ""
+    system = [word for path in _SYSTEM for word in ("--ro-bind-try", path, path)]
+    try:
+        tried = subprocess.run(  # noqa: S603 - fixed words
+            [found, "--unshare-all", *system, "--proc", "/proc", "--", "/bin/sh", "-c", "true"],
+            capture_output=True,
+            timeout=_WALL_TEST_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return "" if tried.returncode else found
+
+
+def _walled(bwrap: str, home: Path, spec: SandboxSpec) -> list[str]:
+    """The words before a command that put it behind a wall of namespaces.
+
+    Its folders keep their names, so that both kinds of sandbox find everything in the same place. A
+    version that reaches hosts gets the host's whole network: there is no proxy here to choose.
+    """
+    words = [bwrap, "--unshare-all", "--unshare-user", "--die-with-parent", "--new-session"]
+    words += ["--cap-drop", "ALL", "--uid", _NOBODY, "--gid", _NOBODY, "--hostname", "sandbox"]
+    shown = [*_SYSTEM, *_SYSTEM_FILES]
+    if spec.egress.mode != EgressMode.NONE:
+        words.append("--share-net")
+        shown += _NETWORK_FILES
+    words += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]  # noqa: S108 - its own
+    for path in shown:
+        words += ["--ro-bind-try", path, path]
+    for folder in (_INTERPRETER_PATH.parents[1], SUPERVISOR.parent):
+        if not folder.is_relative_to("/usr"):
+            words += ["--ro-bind", str(folder), str(folder)]
+    for name in ("workspace", "tmp"):
+        words += ["--bind", str(home / name), str(home / name)]
+    return [*words, "--"]
+
+
+def _limited(limits: dict[str, int]) -> list[str]:
+    """The words before a command that give it limits, set where it starts and before it can fork."""
+    program = (
+        "import os, resource, sys\n"
+        "for each in sys.argv[1].split():\n"
+        "    name, most = each.split('=')\n"
+        "    resource.setrlimit(int(name), (int(most), int(most)))\n"
+        "os.execvp(sys.argv[2], sys.argv[2:])\n"
+    )
+    told = " ".join(
+        f"{getattr(resource, f'RLIMIT_{name.upper()}')}={most}" for name, most in limits.items()
+    )
+    return [str(_INTERPRETER_PATH), "-I", "-S", "-c", program, told]
 
 
 def _clean_environment(home: Path) -> dict[str, str]:

@@ -141,7 +141,7 @@ class RunSerializer(serializers.Serializer[Run]):
     trace_id = serializers.CharField(help_text="W3C trace id, from request to receipt.")
     attempts = serializers.IntegerField(help_text="How many executions have begun.")
     isolation = serializers.CharField(
-        help_text="How the last attempt was isolated; `none` is development only, empty is not yet."
+        help_text="How the last attempt was isolated; `bwrap` and `none` are for development, empty is not yet."
     )
     run_at = serializers.DateTimeField(allow_null=True)
     created_at = serializers.DateTimeField()

@@ -71,6 +71,15 @@ def opened(sandbox: Sandbox, *, container_id: str, image: str) -> bool:
     )
 
 
+def serving(sandbox: Sandbox, *, container_id: str, image: str) -> bool:
+    """The same for one that serves its process, such as with tools, and no attempt."""
+    return bool(
+        Sandbox.objects.filter(pk=sandbox.pk, state=SandboxState.CREATING, run_id=None).update(
+            state=SandboxState.SERVING, container_id=container_id, image=image
+        )
+    )
+
+
 def claim(use: Use, *, mould: str, incarnation: UUID) -> UUID | None:
     """Take the oldest warm sandbox of a kind that this process holds; None when there is none.
 

@@ -96,7 +96,10 @@ def test_a_pdf_opens_as_a_page_in_a_sandbox_of_its_own(run, page):
 def test_what_only_calls_itself_a_pdf_is_not_shown_as_one(run, page, content):
     make(run, "report.pdf", content, "application/pdf")
 
-    assert page.get(f"/runs/{run.public_id}/pdf/report.pdf").status_code == 404
+    answer = page.get(f"/runs/{run.public_id}/pdf/report.pdf")
+
+    assert answer.status_code == 302
+    assert answer["Location"] == f"/runs/{run.public_id}/files/report.pdf"
 
 
 @pytest.mark.parametrize("name", ["missing.pdf", "a%00b"])

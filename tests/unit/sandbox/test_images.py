@@ -15,6 +15,13 @@ def folder(tmp_path, monkeypatch):
     return tmp_path / "base"
 
 
+def test_an_image_with_node_modules_needs_npm_and_says_so(monkeypatch, tmp_path):
+    monkeypatch.setattr(images.shutil, "which", lambda *_, **__: None)
+
+    with pytest.raises(ImageBuildFailed, match="apt-get install npm"):
+        images._fetch_modules("mcp-files", tmp_path / "package-lock.json", str(tmp_path))
+
+
 def test_the_base_image_is_known():
     assert "base" in images.names()
     assert images.tag_of("base") == "aos/sandbox-base:latest"
@@ -48,7 +55,7 @@ def test_a_digest_does_not_change_with_what_stays_outside(folder):
 
 
 def test_an_unknown_image_is_refused_with_the_known_ones():
-    with pytest.raises(ImageBuildFailed, match="there are: base, data, node"):
+    with pytest.raises(ImageBuildFailed, match="there are: base, data, mcp-files, mcp-time, node"):
         images.build("nothing", progress=print)
 
 
