@@ -92,8 +92,9 @@ class Child:
 
     def retry_now(self) -> None:
         """Forget the failures so far: somebody has looked after their cause."""
+        self._wait = FIRST_WAIT
         if self.state is State.WAITING:
-            self._wait, self.due = FIRST_WAIT, 0.0
+            self.due = 0.0
 
     def ask_to_stop(self) -> None:
         if self._popen is None:
