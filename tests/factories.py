@@ -26,8 +26,8 @@ from apps.identity.types import Role, Scope, UserKind
 from apps.projects.models import Project
 from apps.projects.services import files
 from apps.runs.models import Artifact, BulkAct, Run, Schedule, WorkerNode
-from apps.runs.services import bulk, fleet, schedules, submission
-from apps.runs.types import BulkVerb, RunFilter, TaskSpec, Timing
+from apps.runs.services import bulk, fleet, lifecycle, schedules, submission
+from apps.runs.types import BulkVerb, Failure, RunFilter, RunState, TaskSpec, Timing
 from apps.sandboxes.models import Environment
 from apps.sandboxes.services import environments
 from apps.sandboxes.types import Recipe
@@ -168,6 +168,16 @@ def make_run(
     ).run
 
 
+def make_dead_run(*, code: str = "queue_deadline_passed", **task: Any) -> Run:
+    """A run that ended in a way nobody wanted, and left its letter."""
+    run = make_run(**task)
+    why = Failure(code=code, detail="Nobody was there to do it.")
+    with transaction.atomic():
+        lifecycle.close(lifecycle.lock(run.pk), RunState.EXPIRED, failure=why)
+    run.refresh_from_db()
+    return run
+
+
 def make_schedule(
     *,
     project: Project | None = None,
@@ -208,10 +218,15 @@ def make_environment(
 
 
 def make_bulk_act(
-    *, by: Actor, verb: BulkVerb = BulkVerb.CANCEL, project: Project | None = None, **more: Any
+    *,
+    by: Actor,
+    verb: BulkVerb = BulkVerb.CANCEL,
+    project: Project | None = None,
+    error: str | None = None,
+    **more: Any,
 ) -> BulkAct:
     """An act on the runs that are there, through the service."""
-    wanted = RunFilter(project_id=project.pk if project else None)
+    wanted = RunFilter(project_id=project.pk if project else None, error=error)
     return bulk.begin(by=by, verb=verb, wanted=wanted, **more)[0]
 
 

@@ -21,7 +21,7 @@ from apps.identity.models import User
 from apps.identity.rest import page_actor
 from apps.projects.models import Project
 from apps.runs.errors import BulkIsOver, RunError
-from apps.runs.models import BulkAct, Run
+from apps.runs.models import BulkAct
 from apps.runs.services import bulk as services
 from apps.runs.types import BulkState, BulkVerb, RunFilter, RunState
 
@@ -56,7 +56,6 @@ def bulk_new(request: HubRequest) -> HttpResponse:
     verb, chosen = _asked(request.GET)
     wanted = _filter(person(request), around.project, chosen)
     found = services.preview(by=page_actor(request), verb=verb, wanted=wanted)
-    meant = Run.objects.visible_to(person(request)).matching(wanted)
     context = {
         "page": "runs",
         "frame": around,
@@ -66,7 +65,7 @@ def bulk_new(request: HubRequest) -> HttpResponse:
         "count": found["count"],
         "states": sorted(found["states"].items()),
         "upto": found["upto"],
-        "sample": meant.filter(state__in=verb.applies_to)
+        "sample": services.meant(page_actor(request), verb, wanted)
         .select_related("agent_version__agent", "submitted_by", "lease")
         .order_by("pk")[:_SAMPLE],
         "few": min(_FEW, found["count"]),
@@ -155,7 +154,7 @@ def _shown(request: HubRequest, act: BulkAct) -> dict[str, Any]:
 def _asked(given: QueryDict) -> tuple[BulkVerb, dict[str, str]]:
     if (verb := given.get("act", "")) not in BulkVerb.values:
         raise BadRequest("act is not one of those that there are")
-    chosen = {name: given.get(name, "") for name in ("state", "agent")}
+    chosen = {name: given.get(name, "") for name in ("state", "agent", "error")}
     if chosen["state"] and chosen["state"] not in RunState.values:
         raise BadRequest("state is not one of a run's states")
     return BulkVerb(verb), chosen
@@ -169,6 +168,7 @@ def _filter(user: User, project: Project, chosen: dict[str, str]) -> RunFilter:
         project_id=project.pk,
         agent_id=agent.pk if agent else None,
         state=chosen["state"] or None,
+        error=chosen["error"] or None,
     )
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from apps.hub import account, bulk, provider, queue, schedules, start, views
+from apps.hub import account, bulk, letters, provider, queue, schedules, start, views
 from apps.hub.access import accounts, checks, departments, grants, people, roles
 from apps.hub.audit import pages as audit
 from apps.hub.sandboxes import environments, images
@@ -111,6 +111,9 @@ urlpatterns = [
     path("audit/verify", audit.verify, name="audit_verify"),
     path("palette", views.palette, name="palette"),
     path("runs", views.runs, name="runs"),
+    path("dead-letters", letters.dead_letters, name="dead_letters"),
+    path("runs/<uuid:public_id>/requeue", letters.requeue, name="run_requeue"),
+    path("runs/<uuid:public_id>/dismiss", letters.dismiss, name="run_dismiss"),
     path("runs/bulk", bulk.bulk_list, name="bulk_list"),
     path("runs/bulk/new", bulk.bulk_new, name="bulk_new"),
     path("runs/bulk/begin", bulk.bulk_begin, name="bulk_begin"),

@@ -102,8 +102,16 @@ MATRIX: Final = {
         over=_WITH_AGENT,
         audited=True,
     ),
+    # Not over one run either.
+    "run.requeue": Rule(
+        summary="Requeue or dismiss a dead letter",
+        role=Role.OPERATOR,
+        scope="run:write",
+        over=_WITH_AGENT,
+        audited=True,
+    ),
     "run.bulk": Rule(
-        summary="Cancel or re-run all runs that match, in a project or everywhere",
+        summary="Cancel, re-run, requeue or dismiss all runs that match, in a project or everywhere",
         role=Role.OPERATOR,
         scope="run:write",
         over=_IN_PROJECT,

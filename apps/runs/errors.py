@@ -32,6 +32,23 @@ class AgentNotReleased(RunError):
     template = "The agent {agent!r} has no released version yet. Release one first."
 
 
+class NoDeadLetter(RunError):
+    code = "not_a_dead_letter"
+    title = "Not a dead letter"
+    status = HTTPStatus.CONFLICT
+    template = (
+        "This run is {state} and no dead letter: only one that failed, expired or is dead can be "
+        "requeued or dismissed. Run it again instead."
+    )
+
+
+class LetterSettled(RunError):
+    code = "dead_letter_settled"
+    title = "Already settled"
+    status = HTTPStatus.CONFLICT
+    template = "This dead letter was {how} before. Run it again if you want another."
+
+
 class BulkIsOver(RunError):
     code = "bulk_act_is_over"
     title = "The bulk act is over"

@@ -176,6 +176,60 @@ class Run(models.Model):
         return (self.finished_at - self.started_at).total_seconds()
 
 
+class DeadLetterQuerySet(models.QuerySet["DeadLetter"]):
+    def visible_to(self, user: User) -> Self:
+        return self.filter(
+            run__in=Run.objects.visible_to(user), organization_id=user.organization_id
+        )
+
+    def open(self) -> Self:
+        return self.filter(settled_at=None)
+
+
+class DeadLetter(models.Model):
+    """A run that ended in a way nobody wanted, until somebody requeues or dismisses it.
+
+    A trigger writes it in the statement that ends the run, so none is forgotten. It is settled once:
+    another trigger refuses to touch it after that.
+    """
+
+    run = models.OneToOneField(
+        Run, on_delete=models.CASCADE, primary_key=True, related_name="letter"
+    )
+    organization_id = models.UUIDField()
+    project = models.ForeignKey(Project, on_delete=models.PROTECT, db_index=False, related_name="+")
+    # The code of the error.
+    code = models.CharField(max_length=64)
+    written_at = models.DateTimeField(db_default=Now())
+    settled_at = models.DateTimeField(null=True)
+    # The run that took its place; ``None`` for one that was dismissed.
+    requeued_as = models.OneToOneField(
+        Run, on_delete=models.SET_NULL, null=True, related_name="requeue_of"
+    )
+
+    objects = DeadLetterQuerySet.as_manager()
+
+    class Meta:
+        db_table = "runs_deadletter"
+        ordering = ["-run"]
+        constraints = [
+            models.CheckConstraint(
+                name="runs_deadletter_requeued_is_settled",
+                condition=Q(requeued_as=None) | Q(settled_at__isnull=False),
+            )
+        ]
+        indexes = [
+            models.Index(
+                fields=["project", "-run"],
+                name="runs_deadletter_open",
+                condition=Q(settled_at=None),
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.code} of {self.run_id}"
+
+
 class Lane(models.Model):
     """(organization, queue, priority class): the unit of fairness."""
 

@@ -27,6 +27,8 @@ FINAL: Final = (
     RunState.EXPIRED,
     RunState.DEAD,
 )
+# Ends that nobody wanted: each leaves a dead letter.
+UNWANTED: Final = (RunState.FAILED, RunState.EXPIRED, RunState.DEAD)
 # The one table of transitions; the database trigger is made from it (see migrations).
 TRANSITIONS: Final = {
     RunState.QUEUED: (RunState.RUNNING, RunState.CANCELLED, RunState.EXPIRED),
@@ -85,10 +87,19 @@ class BulkVerb(models.TextChoices):
 
     CANCEL = "cancel", "cancel"
     RERUN = "rerun", "re-run"
+    # These two only to dead letters that are open.
+    REQUEUE = "requeue", "requeue"
+    DISMISS = "dismiss", "dismiss"
 
     @property
     def applies_to(self) -> tuple[RunState, ...]:
-        return (RunState.QUEUED, RunState.RUNNING) if self is BulkVerb.CANCEL else FINAL
+        if self is BulkVerb.CANCEL:
+            return (RunState.QUEUED, RunState.RUNNING)
+        return FINAL if self is BulkVerb.RERUN else UNWANTED
+
+    @property
+    def is_about_letters(self) -> bool:
+        return self in {BulkVerb.REQUEUE, BulkVerb.DISMISS}
 
 
 class BulkState(models.TextChoices):
@@ -272,14 +283,18 @@ class RetryPolicy:
     give_up_on: tuple[str, ...] = ()
 
     def allows(self, failure: Failure, *, attempt: int) -> bool:
-        if attempt >= self.max_attempts or failure.code in self.give_up_on:
+        return attempt < self.max_attempts and self.is_for(failure)
+
+    def is_for(self, failure: Failure) -> bool:
+        """Whether such a failure is worth another attempt, however many there were."""
+        if failure.code in self.give_up_on:
             return False
         return failure.retryable or failure.code in self.retry_on
 
     def delay_s(self, *, attempt: int, dice: float) -> float:
         """Seconds to wait after the given attempt; ``dice`` in [0, 1) spreads a herd."""
         grown = self.base_s * (self.factor ** (attempt - 1) if self.backoff != "fixed" else 1)
-        return min(grown, self.max_s) * (1 + self.jitter * (2 * dice - 1))
+        return min(min(grown, self.max_s) * (1 + self.jitter * (2 * dice - 1)), self.max_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,6 +31,7 @@ PAGES = (
     "bulk_new",
     "bulk",
     "bulk_list",
+    "dead_letters",
     "missing",
 )
 FIRST_LOAD_LIMIT = 40 * 1024
@@ -116,6 +117,7 @@ def places(project):
         "bulk_new": "/runs/bulk/new?act=cancel",
         "bulk": f"/runs/bulk/{act.pk}",
         "bulk_list": "/runs/bulk",
+        "dead_letters": "/dead-letters",
         "missing": "/no-such-page",
     }
 

@@ -13,7 +13,16 @@ from django.utils.safestring import SafeString
 from unfold.decorators import display
 
 from apps.identity.adminsite import Window, site
-from apps.runs.models import Artifact, Attempt, BulkAct, Lane, ReadyRun, RunLease, ScheduledRun
+from apps.runs.models import (
+    Artifact,
+    Attempt,
+    BulkAct,
+    DeadLetter,
+    Lane,
+    ReadyRun,
+    RunLease,
+    ScheduledRun,
+)
 
 
 class _OfRun(Window):
@@ -27,7 +36,9 @@ class _OfRun(Window):
         return super().get_queryset(request).defer("run__spec", "run__trace", "run__result")
 
     @display(description="run")
-    def run_link(self, row: Attempt | RunLease | ReadyRun | ScheduledRun | Artifact) -> SafeString:
+    def run_link(
+        self, row: Attempt | RunLease | ReadyRun | ScheduledRun | Artifact | DeadLetter
+    ) -> SafeString:
         url = reverse("admin:runs_run_change", args=[row.run_id])
         return format_html('<a href="{}">{}</a>', url, row.run.name)
 
@@ -132,3 +143,16 @@ class BulkActAdmin(Window):
     list_select_related = ["project", "asked_by"]
     search_fields = ["asked_by__username"]
     ordering = ["-id"]
+
+
+@admin.register(DeadLetter, site=site)
+class DeadLetterAdmin(_OfRun):
+    """Runs that ended in a way nobody wanted. They are requeued in the Hub, or by an action on runs."""
+
+    section = "Work"
+    icon = "skull"
+    list_display = ["run_link", "code", "project", "written_at", "settled_at"]
+    list_display_links = ["code"]
+    list_filter = [("settled_at", admin.EmptyFieldListFilter)]
+    list_select_related = ["run", "project"]
+    ordering = ["-run"]

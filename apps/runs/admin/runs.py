@@ -164,7 +164,7 @@ class RunAdmin(Window):
     add_fieldsets = ((None, {"fields": ["agent", "project", "file", "input", "key"]}),)
     readonly_fields = ["tone", "links", "public_id", "created_at"]
     inlines = [AttemptsGlance, LeaseGlance, ArtifactsGlance, EventsGlance]
-    actions = ["cancel", "rerun"]
+    actions = ["cancel", "rerun", "requeue"]
     actions_detail = ["cancel_one", "rerun_one"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Run]:
@@ -239,6 +239,14 @@ class RunAdmin(Window):
 
     def has_rerun_permission(self, request: HttpRequest, object_id: object = None) -> bool:
         return granted(request, "run.rerun")
+
+    def has_requeue_permission(self, request: HttpRequest, object_id: object = None) -> bool:
+        return granted(request, "run.requeue")
+
+    @admin.action(description="Requeue the chosen dead runs", permissions=["requeue"])
+    def requeue(self, request: HttpRequest, queryset: QuerySet[Run]) -> None:
+        by = page_actor(request)
+        self._each(request, queryset, lambda run: control.requeue(by=by, run=run), "requeued")
 
     @admin.action(description="Cancel the chosen runs", permissions=["cancel"])
     def cancel(self, request: HttpRequest, queryset: QuerySet[Run]) -> None:

@@ -32,7 +32,7 @@ from apps.runs.api.serializers import (
 )
 from apps.runs.errors import KeyMissing
 from apps.runs.models import Artifact, Run, RunQuerySet
-from apps.runs.services import control, submission
+from apps.runs.services import control, letters, submission
 
 _KEY = re.compile(r"[\x21-\x7e]{16,255}")
 KEY_HEADER = OpenApiParameter(
@@ -195,6 +195,59 @@ class Rerun(APIView):
         key = idempotency_key(request)
         run = found(request, run_id)
         return accepted(request, control.rerun(by=actor(request), run=run, key=key))
+
+
+class Requeue(APIView):
+    actions = {"post": "run.requeue"}
+
+    @extend_schema(
+        operation_id="runs_requeue",
+        summary="Requeue a dead letter",
+        description="A new run with the same input and files, on the agent's current version, takes "
+        "the place of one that failed, expired or is dead. Asked twice it answers with the same run.",
+        tags=["Dead letters"],
+        request=None,
+        responses={**ACCEPTED, **problems(404, 409, 422)},
+    )
+    def post(self, request: Request, run_id: str) -> Response:
+        return accepted(request, control.requeue(by=actor(request), run=found(request, run_id)))
+
+
+class Dismiss(APIView):
+    actions = {"post": "run.requeue"}
+
+    @extend_schema(
+        operation_id="runs_dismiss",
+        summary="Dismiss a dead letter",
+        description="Nothing shall come of it. The run stays as it is.",
+        tags=["Dead letters"],
+        request=None,
+        responses={200: RunSerializer, **problems(404, 409)},
+    )
+    def post(self, request: Request, run_id: str) -> Response:
+        letters.dismiss(by=actor(request), run=found(request, run_id))
+        return Response(RunSerializer(found(request, run_id)).data)
+
+
+class DeadLetterCollection(ListAPIView[Run]):
+    """Runs that failed, expired or are dead, and that nobody has requeued or dismissed."""
+
+    serializer_class = RunSerializer
+    actions = {"get": "run.read"}
+
+    def get_queryset(self) -> QuerySet[Run]:
+        dead = visible(self.request).filter(letter__isnull=False, letter__settled_at=None)
+        return narrow(dead, self.request)
+
+    @extend_schema(
+        operation_id="dead_letters_list",
+        summary="List dead letters",
+        tags=["Dead letters"],
+        parameters=[RunFilterSerializer],
+        responses={200: RunSerializer(many=True), **problems(400, 404, 422)},
+    )
+    def get(self, request: Request) -> Response:
+        return self.list(request)
 
 
 class ArtifactCollection(ListAPIView[Artifact]):

@@ -22,7 +22,7 @@ from apps.identity import policy
 from apps.identity.actor import Actor
 from apps.runs.errors import BulkIsOver, NothingMatches
 from apps.runs.models import BulkAct, Run, RunQuerySet
-from apps.runs.services import control, leadership, lifecycle, submission
+from apps.runs.services import control, leadership, letters, lifecycle, submission
 from apps.runs.services.leadership import Seat
 from apps.runs.types import BulkState, BulkVerb, RunFilter
 
@@ -34,7 +34,7 @@ _REFUSALS: Final = 20
 def preview(*, by: Actor, verb: BulkVerb, wanted: RunFilter) -> dict[str, Any]:
     """How many runs an act would touch: ``{"count", "states", "upto"}``; the newest is ``upto``."""
     policy.require(by, "run.bulk", project_id=wanted.project_id)
-    runs = _meant(by, verb, wanted)
+    runs = meant(by, verb, wanted)
     counts: Counter[str] = Counter()
     newest = 0
     for row in runs.order_by().values("state").annotate(count=Count("pk"), newest=Max("pk")):
@@ -64,7 +64,7 @@ def begin(
         request = (verb, wanted.as_json(), str(upto), canary)
         if (earlier := submission.recall(by, key, request)) is not None:
             return BulkAct.objects.get(pk=earlier["bulk"]), True
-    runs = _meant(by, verb, wanted)
+    runs = meant(by, verb, wanted)
     if upto is not None:
         runs = runs.filter(pk__lte=Run.objects.filter(public_id=upto).values("pk"))
     found = runs.aggregate(count=Count("pk"), newest=Max("pk"))
@@ -116,10 +116,13 @@ def _locked(by: Actor, act: BulkAct, *, verb: str) -> BulkAct:
     return locked
 
 
-def _meant(by: Actor, verb: BulkVerb, wanted: RunFilter) -> RunQuerySet:
-    return (
-        Run.objects.visible_to(by.user).matching(wanted).filter(state__in=BulkVerb(verb).applies_to)
-    )
+def meant(by: Actor, verb: BulkVerb, wanted: RunFilter) -> RunQuerySet:
+    """The runs an act would touch now."""
+    runs = Run.objects.visible_to(by.user).matching(wanted).filter(state__in=verb.applies_to)
+    if verb.is_about_letters:
+        # By their own narrow table: it knows them without looking at every run there is.
+        runs = runs.filter(letter__isnull=False, letter__settled_at=None)
+    return runs
 
 
 def _audit(by: Actor, action: str, act: BulkAct, more: dict[str, Any] | None = None) -> None:
@@ -177,7 +180,7 @@ def _advance(seat: Seat, batch: int) -> int:
 
 
 def _next(act: BulkAct, by: Actor) -> Any:
-    runs = _meant(by, BulkVerb(act.verb), RunFilter.from_json(act.wanted))
+    runs = meant(by, BulkVerb(act.verb), RunFilter.from_json(act.wanted))
     runs = runs.filter(pk__gt=act.after, pk__lte=act.upto)
     return runs.order_by("pk").values_list("pk", flat=True)
 
@@ -186,8 +189,16 @@ def _treat(act: BulkAct, by: Actor, runs: Sequence[Run]) -> list[tuple[Run, AosE
     results: Sequence[Run | AosError | None]
     if act.verb == BulkVerb.CANCEL:
         results = control.cancel_many(by=by, runs=runs, act=act.pk)
-    else:
+    elif act.verb == BulkVerb.RERUN:
         results = submission.rerun_many(by=by, runs=runs, act=act.pk)
+    else:
+        # Somebody may have settled one since it was looked for.
+        still = letters.open_among(runs)
+        runs = [run for run in runs if run.pk in still]
+        if act.verb == BulkVerb.REQUEUE:
+            results = submission.rerun_many(by=by, runs=runs, act=act.pk)
+        else:
+            results = letters.dismiss_many(by=by, runs=runs, act=act.pk)
     return [
         (run, result if isinstance(result, AosError) else None)
         for run, result in zip(runs, results, strict=True)

@@ -17,12 +17,34 @@ from apps.identity.models import User
 from apps.identity.types import Place, Scope
 from apps.runs.errors import RunIsOver
 from apps.runs.models import Run, RunLease
-from apps.runs.services import lifecycle, submission
+from apps.runs.services import letters, lifecycle, submission
 from apps.runs.types import Failure, RunState
 
 rerun = submission.rerun
 
 _BEFORE_START = Failure(code="cancelled", detail="The run was cancelled before it started.")
+
+
+@transaction.atomic
+def requeue(*, by: Actor, run: Run) -> submission.Submission:
+    """Put a new run in the place of a dead one, which settles its letter. Twice gives the same run.
+
+    Raises ``NoDeadLetter``, ``LetterSettled`` when it was dismissed, and what ``rerun`` raises.
+    """
+    letters.require(by, run)
+    lifecycle.lock(run.pk)
+    if (again := Run.objects.filter(requeue_of__run=run).first()) is not None:
+        return submission.Submission(run=again, replayed=True)
+    letters.lock(run)
+    again = submission.rerun(by=by, run=run).run
+    outbox.audit(
+        by.ref,
+        "run.requeue",
+        resource_type="run",
+        resource_id=run.public_id,
+        detail={"as": str(again.public_id)},
+    )
+    return submission.Submission(run=again, replayed=False)
 
 
 @transaction.atomic

@@ -169,7 +169,7 @@ def fail(started: Started, failure: Failure, *, artifacts: Sequence[ArtifactData
         _tell_of_failure(run, failure)
         lifecycle.requeue(run, delay=timedelta(seconds=delay), dispatches=lease.seq, why=failure)
         return RunState.QUEUED
-    state = RunState.DEAD if failure.retryable else RunState.FAILED
+    state = RunState.DEAD if policy.is_for(failure) else RunState.FAILED
     lifecycle.close(run, state, failure=failure, artifacts=artifacts)
     return state
 

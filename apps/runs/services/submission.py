@@ -27,7 +27,7 @@ from apps.identity.actor import Actor
 from apps.projects.models import Project
 from apps.runs.errors import AgentNotReleased, KeyBusy, KeyReused
 from apps.runs.models import IdempotencyKey, Run
-from apps.runs.services import inputs, lifecycle
+from apps.runs.services import inputs, letters, lifecycle
 from apps.runs.services.leadership import SQL
 from apps.runs.types import Priority, RunState, TaskSpec
 from apps.sandboxes.services import environments
@@ -248,6 +248,7 @@ def rerun_many(*, by: Actor, runs: Sequence[Run], act: UUID) -> list[Run | AosEr
     results = [_again(by, run) for run in runs]
     if made := [result for result in results if isinstance(result, Run)]:
         _store(made, by=by)
+        letters.settle({run.rerun_of_id: run.pk for run in made if run.rerun_of_id})
         _audit_many(by, "run.rerun_many", made, act=str(act))
     return results
 
@@ -288,6 +289,7 @@ def rerun(*, by: Actor, run: Run, key: str | None = None) -> Submission:
         files=run.spec["files"],
         rerun_of=run,
     )
+    letters.settle({run.pk: again.pk})
     if key:
         _bind(by, key, again)
     return Submission(run=again, replayed=False)

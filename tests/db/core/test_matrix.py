@@ -64,7 +64,7 @@ MINE_ELSEWHERE = "access/"
 # Shown to everybody with a role anywhere in the organization.
 SHOWN_TO_ALL = {"agent"}
 # A run goes to a project, so the role has to reach that, whatever it reaches besides.
-MAKES_A_RUN = {"run.submit", "run.rerun"}
+MAKES_A_RUN = {"run.submit", "run.rerun", "run.requeue"}
 # Acts that change nothing where they are tried, so that they leave no entry.
 IDLE = {
     "schedules/<uuid:schedule_id>/resume",
@@ -163,9 +163,10 @@ def endpoints() -> Iterator[tuple[str, str, str, str, Any]]:
 
 def place(target: dict[str, Any], route: str) -> str:
     """The address of the target's thing."""
+    run = target["dead" if route.endswith(("/requeue", "/dismiss")) else "run"]
     ids = {
-        "run_id": target["run"],
-        "public_id": target["run"],
+        "run_id": run,
+        "public_id": run,
         "project": target["project"],
         "project_id": target["project"],
         "schedule_id": target["schedule"],
@@ -367,7 +368,9 @@ def _unlike(
     client: APIClient, question: Question, response: Any, given: str, body: Any
 ) -> str | None:
     """How the answer differs from the one about a thing that is nowhere."""
-    nowhere = {name: uuid4() for name in ("project", "agent", "run", "schedule", "bulk", "person")}
+    nowhere = {
+        name: uuid4() for name in ("project", "agent", "run", "dead", "schedule", "bulk", "person")
+    }
     nowhere |= {name: uuid4() for name in ("account", "department", "binding", "token")}
     nowhere["environment"] = uuid4()
     with transaction.atomic():
