@@ -327,6 +327,8 @@ AOS_SCHEDULE_GRACE = timedelta(
 AOS_MESSAGE_WORK = timedelta(milliseconds=env.integer("AOS_MESSAGE_WORK_MS", default=20, minimum=0))
 # What agents of kind function may call: name=module:attribute, one word each, importable by workers.
 AOS_FUNCTIONS = {"aos.echo": "workers.functions:echo"} | env.pairs("AOS_FUNCTIONS", default="")
+# Months of the runs' logs that are kept beside the one we are in; 0 keeps all.
+AOS_RUN_LOG_MONTHS = env.integer("AOS_RUN_LOG_MONTHS", default=0, minimum=0)
 # Idempotency keys of submissions are remembered this long.
 AOS_IDEMPOTENCY_TTL = timedelta(days=7)
 

@@ -389,7 +389,10 @@ class Pace(models.Model):
 
 
 class RunEvent(models.Model):
-    """A line of a run's own log: append-only, numbered without gaps by whoever holds the run."""
+    """A line of a run's own log: append-only, numbered without gaps by whoever holds the run.
+
+    Kept in a table for each month of ``at`` (see ``services.retention``); each refuses a number twice.
+    """
 
     run = models.ForeignKey(Run, on_delete=models.CASCADE, db_index=False, related_name="event_set")
     seq = models.PositiveIntegerField()

@@ -25,7 +25,16 @@ from apps.core import doorbell, failpoints
 from apps.core.failpoints import Place
 from apps.core.postgres import direct
 from apps.events.services import chain, checkpoints, relay
-from apps.runs.services import bulk, dispatch, firing, fleet, leadership, recovery, withdrawal
+from apps.runs.services import (
+    bulk,
+    dispatch,
+    firing,
+    fleet,
+    leadership,
+    recovery,
+    retention,
+    withdrawal,
+)
 from apps.runs.services.dispatch import Dispatcher, View
 from apps.runs.services.leadership import Seat, SeatLost
 from workers.engine.courier import Courier
@@ -236,6 +245,7 @@ class Engine:
         if now >= self._next_housekeeping:
             self._next_housekeeping = now + HOUSEKEEPING_S
             fleet.forget_old()
+            retention.keep(seat)
         silence_counts = now - self._healthy_since >= settings.AOS_WORKER_TTL.total_seconds()
         returned = dispatch.hand_back_overdue()
         expired = recovery.expire_queued(seat)

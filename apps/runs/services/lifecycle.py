@@ -44,7 +44,7 @@ def lock_many(run_ids: Sequence[int]) -> list[Run]:
 
 
 def lock_if_free(run_id: int) -> Run | None:
-    """The same for the engine, which waits for nobody: ``None`` while somebody else holds the lock."""
+    """The run, locked; ``None`` while somebody else holds the lock. For the engine, which waits for nobody."""
     runs = Run.objects.select_for_update(no_key=True, skip_locked=True)
     return runs.filter(pk=run_id).first()
 

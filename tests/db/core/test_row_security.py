@@ -62,7 +62,8 @@ SHARED = {
 SECURED = """
     SELECT relname, relrowsecurity, relforcerowsecurity,
            (SELECT array_agg(polname::text ORDER BY polname) FROM pg_policy WHERE polrelid = c.oid)
-    FROM pg_class c WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace
+    FROM pg_class c
+    WHERE relkind IN ('r', 'p') AND NOT relispartition AND relnamespace = 'public'::regnamespace
 """
 
 
