@@ -5,7 +5,7 @@ from django.urls import path
 from apps.hub import account, bulk, letters, provider, queue, schedules, start, views
 from apps.hub.access import accounts, checks, departments, grants, people, roles
 from apps.hub.audit import pages as audit
-from apps.hub.sandboxes import environments, images
+from apps.hub.sandboxes import environments, images, scripts
 
 urlpatterns = [
     path("", views.chat, name="chat"),
@@ -31,7 +31,16 @@ urlpatterns = [
     path("account/second-factor/off", account.second_factor_remove, name="second_factor_off"),
     path("account/tokens", account.token_issue, name="token_issue"),
     path("account/tokens/<uuid:token_id>", account.token_revoke, name="token_revoke"),
-    path("integrations/sandboxes", environments.index, name="sandboxes"),
+    path("integrations/sandboxes", scripts.index, name="sandboxes"),
+    path("integrations/sandboxes/scripts", scripts.index, name="sandbox_scripts"),
+    path("integrations/sandboxes/scripts/new", scripts.new, name="sandbox_script_new"),
+    path("integrations/sandboxes/scripts/<uuid:agent_id>", scripts.one, name="sandbox_script"),
+    path(
+        "integrations/sandboxes/scripts/<uuid:agent_id>/release",
+        scripts.release,
+        name="sandbox_script_release",
+    ),
+    path("runs/<uuid:public_id>/outcome", scripts.outcome, name="run_outcome"),
     path("integrations/sandboxes/images", images.index, name="sandbox_images"),
     path("integrations/sandboxes/environments", environments.index, name="sandbox_environments"),
     path(

@@ -287,6 +287,8 @@ def _rows(stage: Stage, names: list[str]) -> Iterator[dict[str, Any]]:
             yield {"public_id": run.public_id, "name": name}
     elif names == ["project_id"]:
         yield {"project_id": stage.project.pk}
+    elif names == ["environment_id"]:
+        yield {"environment_id": Environment.objects.get(project=stage.project).pk}
     elif names == ["entry_id"]:
         for pk in AuditEntry.objects.order_by("-pk").values_list("pk", flat=True)[:4]:
             yield {"entry_id": pk}

@@ -48,6 +48,7 @@ LIES = {
     "act_id": IN_PROJECT,
     "environment_id": IN_PROJECT,
     "agent": ON_RUN,
+    "agent_id": ON_RUN,
     "user": HOME,
     "user_id": HOME,
     "department_id": HOME,
@@ -62,7 +63,7 @@ PARTS = {"number": "1", "name": "report.md", "queue": "default", "priority": "no
 # Except on the pages about other people.
 MINE_ELSEWHERE = "access/"
 # Shown to everybody with a role anywhere in the organization.
-SHOWN_TO_ALL = {"agent"}
+SHOWN_TO_ALL = {"agent", "agent_id"}
 # A run goes to a project, so the role has to reach that, whatever it reaches besides.
 MAKES_A_RUN = {"run.submit", "run.rerun", "run.requeue"}
 # Acts that change nothing where they are tried, so that they leave no entry.
@@ -173,6 +174,7 @@ def place(target: dict[str, Any], route: str) -> str:
         "act_id": target["bulk"],
         "environment_id": target["environment"],
         "agent": target["agent"],
+        "agent_id": target["agent"],
         "user": target["account" if "service-accounts" in route else "person"],
         "user_id": target["account" if route.endswith("/tokens") else "person"],
         "department_id": target["department"],
