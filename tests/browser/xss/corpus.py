@@ -12,9 +12,9 @@ _FILE: Final = Path(__file__).with_name("payloads.txt")
 MARK: Final = re.compile(r"zf(\d+)z")
 
 
-# So many payloads share a value: a volley. The first of each stands where a value begins.
+# At most so many payloads share a value: a volley. The first of each stands where a value begins.
 _TOGETHER: Final = 6
-_BEGINNERS: Final = frozenset({"url", "script and data", "encoding"})
+BEGINNERS: Final = frozenset({"url", "script and data", "encoding"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +56,9 @@ def load() -> list[Payload]:
 
 def volleys() -> list[Volley]:
     """All payloads, each once; those that must stand at a value's beginning do."""
-    payloads = sorted(load(), key=lambda payload: payload.aim not in _BEGINNERS)
-    count = -(-len(payloads) // _TOGETHER)
+    payloads = sorted(load(), key=lambda payload: payload.aim not in BEGINNERS)
+    beginners = sum(payload.aim in BEGINNERS for payload in payloads)
+    count = max(beginners, -(-len(payloads) // _TOGETHER))
     return [Volley(payloads=tuple(payloads[start::count])) for start in range(count)]
 
 
