@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from typing import Any, Final
+from urllib.parse import urlencode
 from uuid import UUID
 
 import segno
@@ -22,7 +23,7 @@ from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from apps.core import client, clock, tenancy
-from apps.core.errors import AosError
+from apps.core.errors import AosError, Invalid
 from apps.hub import devices, frame
 from apps.hub.visiting import HubRequest, person, signed_in
 from apps.identity import lifetime, oidc, proof
@@ -37,6 +38,9 @@ _BACKEND: Final = "apps.identity.authentication.PasswordBackend"
 _HALF: Final = "aos_half"
 _HALF_LASTS: Final = timedelta(minutes=5)
 _CODE_TRIES: Final = 5
+# Whose first password was right, while one of their own is awaited: user id, when, how they came.
+_OWN: Final = "aos_own"
+_OWN_LASTS: Final = timedelta(minutes=15)
 # In the session of somebody who came from the identity provider.
 LEFT_BY_PROVIDER: Final = "aos_from_provider"
 _LIFETIMES: Final = (7, 30, 90, 365)
@@ -69,8 +73,7 @@ class Login(auth_views.LoginView):
             half = {"user": str(user.pk), "at": clock.now().isoformat(), "wrong": 0}
             self.request.session[_HALF] = half
             return redirect(f"{reverse('login_code')}?next={self.get_redirect_url()}")
-        let_in(self.request, user, how=_by("password"))
-        return redirect(self.get_success_url())
+        return _enter(self.request, user, how=_by("password"), wanted=self.get_success_url())
 
 
 @sensitive_post_parameters()
@@ -88,11 +91,44 @@ def login_code(request: HubRequest) -> HttpResponse:
     if request.method == "POST":
         if second_factor.check(user, request.POST.get("code", "")):
             del request.session[_HALF]
-            let_in(request, user, how=_by("password and code"))
-            return redirect(context["next"])
+            return _enter(request, user, how=_by("password and code"), wanted=context["next"])
         _note_wrong(request, user)
         context["wrong"] = True
     return render(request, "hub/login_code.html", context, status=422 if context["wrong"] else 200)
+
+
+def _enter(request: HttpRequest, user: User, *, how: str, wanted: str) -> HttpResponse:
+    """Let the person in, once their password is their own."""
+    if user.first_password_until is None:
+        let_in(request, user, how=how)
+        return redirect(wanted)
+    request.session[_OWN] = {"user": str(user.pk), "at": clock.now().isoformat(), "how": how}
+    return redirect(f"{reverse('login_password')}?{urlencode({'next': wanted})}")
+
+
+@sensitive_post_parameters()
+@never_cache
+@require_http_methods(["GET", "POST"])
+def login_password(request: HubRequest) -> HttpResponse:
+    """The last step, for those whose password somebody else knows."""
+    own = request.session.get(_OWN)
+    user = _found(own, lasts=_OWN_LASTS) if own else None
+    if own is None or user is None or user.first_password_until is None:
+        request.session.pop(_OWN, None)
+        messages.error(request, "That took too long. Sign in again.")
+        return redirect("login")
+    context: dict[str, Any] = {"next": next_page(request), "username": user.username}
+    if request.method == "POST":
+        try:
+            passwords.choose(by=Actor(user=user), new=request.POST.get("new", ""))
+        except Invalid as error:
+            context["error"] = error.errors[0]["rule"]
+        else:
+            del request.session[_OWN]
+            let_in(request, User.objects.get(pk=user.pk), how=own["how"])
+            return redirect(context["next"])
+    status = 422 if "error" in context else 200
+    return render(request, "hub/login_password.html", context, status=status)
 
 
 def _by(proof_given: str) -> str:
@@ -103,10 +139,15 @@ def _by(proof_given: str) -> str:
 def _half_in(half: dict[str, Any] | None) -> User | None:
     if half is None or half["wrong"] >= _CODE_TRIES:
         return None
-    if clock.now() - datetime.fromisoformat(half["at"]) > _HALF_LASTS:
+    return _found(half, lasts=_HALF_LASTS)
+
+
+def _found(waiting: dict[str, Any], *, lasts: timedelta) -> User | None:
+    """Who is waiting at the door, unless for too long."""
+    if clock.now() - datetime.fromisoformat(waiting["at"]) > lasts:
         return None
     with tenancy.platform():
-        user = User.objects.filter(pk=half["user"], is_active=True).first()
+        user = User.objects.filter(pk=waiting["user"], is_active=True).first()
     if user is not None:
         tenancy.enter(user.organization_id)
     return user

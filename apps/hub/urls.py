@@ -17,6 +17,7 @@ urlpatterns = [
     path("welcome/example", start.welcome_example, name="welcome_example"),
     path("login", account.Login.as_view(), name="login"),
     path("login/code", account.login_code, name="login_code"),
+    path("login/password", account.login_password, name="login_password"),
     path("login/provider", provider.begin, name="provider_begin"),
     path("login/provider/back", provider.back, name="provider_back"),
     path("login/provider/end", provider.end, name="provider_end"),
@@ -82,6 +83,9 @@ urlpatterns = [
         "access/people/<uuid:user_id>/second-factor",
         people.reset_second_factor,
         name="access_factor_reset",
+    ),
+    path(
+        "access/people/<uuid:user_id>/password", people.give_password, name="access_password_give"
     ),
     path("access/people/<uuid:user_id>/check", checks.check, name="access_check"),
     path("access/people/<uuid:user_id>/tokens", accounts.issue, name="access_token_issue"),

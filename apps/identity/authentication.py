@@ -16,7 +16,7 @@ from django.http import HttpRequest
 from rest_framework.authentication import BaseAuthentication, SessionAuthentication
 from rest_framework.request import Request
 
-from apps.core import tenancy
+from apps.core import clock, tenancy
 from apps.identity import bearer, denials
 from apps.identity.actor import Actor
 from apps.identity.models import ApiToken, Binding, User
@@ -42,6 +42,11 @@ class PasswordBackend(ModelBackend):
             elif not _may_use_password(user):
                 denials.note(
                     Actor(user=user).ref, "session.begin", reason="passwords are not taken"
+                )
+                user = None
+            elif _is_too_late(user):
+                denials.note(
+                    Actor(user=user).ref, "session.begin", reason="the first password has expired"
                 )
                 user = None
         return _entered(user)
@@ -74,6 +79,12 @@ def _may_use_password(user: Any) -> bool:
     if settings.AOS_PASSWORD_SIGN_IN:
         return True
     return Binding.objects.of(user).filter(scope=Scope.ORGANIZATION, role=Role.OWNER).exists()
+
+
+def _is_too_late(user: Any) -> bool:
+    """Whether a password that somebody else set was not exchanged in time."""
+    until = user.first_password_until
+    return until is not None and until <= clock.now()
 
 
 def _note_refused(username: str | None) -> None:

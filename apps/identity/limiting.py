@@ -34,6 +34,7 @@ _ORGANIZATION: Final = "organization"
 SPECIAL: Final[Mapping[tuple[str, str], str]] = {
     ("POST", "login"): SIGN_IN,
     ("POST", "login/code"): SIGN_IN,
+    ("POST", "login/password"): SIGN_IN,
     ("POST", "account/verify"): SIGN_IN,
     ("POST", "account/password"): SIGN_IN,
     ("POST", "api/run"): "submit",

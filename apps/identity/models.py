@@ -89,6 +89,9 @@ class User(AbstractUser):
     )
     organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="users")
     departments = models.ManyToManyField(Department, related_name="members", blank=True)
+    # Somebody else knows the password: until then it can be exchanged for one of the person's own,
+    # and is good for nothing else.
+    first_password_until = models.DateTimeField(null=True, editable=False)
 
     objects: ClassVar[_UserManager] = _UserManager()
     REQUIRED_FIELDS: ClassVar[list[str]] = ["email", "organization"]

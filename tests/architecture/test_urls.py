@@ -25,6 +25,7 @@ PUBLIC = {
     "start/condition",
     "login",
     "login/code",
+    "login/password",
     "login/provider",
     "login/provider/back",
     "login/provider/end",

@@ -135,7 +135,9 @@ def _person(owner: Actor, member: Member, *, reset: bool) -> dict[str, str | Non
     user = found or _newcomer(owner, member, password)
     user.first_name, user.last_name = member.first, member.last
     user.set_password(password)
-    user.save(update_fields=["first_name", "last_name", "password"])
+    # The demo shows it on the screen of who plays them all.
+    user.first_password_until = None
+    user.save(update_fields=["first_name", "last_name", "password", "first_password_until"])
     return {"username": member.username, "password": password, "role": member.role}
 
 

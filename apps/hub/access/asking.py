@@ -59,8 +59,11 @@ REASON = Field(
 )
 
 
-def ask(request: HubRequest, what: Ask, act: Callable[[QueryDict], Done]) -> HttpResponse:
-    """Ask on GET, act on POST; a refusal is told where it was asked, with what was typed."""
+def ask(
+    request: HubRequest, what: Ask, act: Callable[[QueryDict], Done | HttpResponse]
+) -> HttpResponse:
+    """Ask on GET, act on POST; a refusal is told where it was asked, with what was typed. An act whose
+    result is shown only once answers by itself."""
     if request.method != "POST":
         return show(request, "hub/access/ask.html", _context(what, {}, None))
     try:
@@ -70,7 +73,7 @@ def ask(request: HubRequest, what: Ask, act: Callable[[QueryDict], Done]) -> Htt
     except AosError as error:
         context = _context(what, request.POST, error)
         return show(request, "hub/access/ask.html", context, error=error)
-    return arrive(request, done)
+    return arrive(request, done) if isinstance(done, Done) else done
 
 
 def _context(what: Ask, typed: Any, error: AosError | None) -> dict[str, Any]:

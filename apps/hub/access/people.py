@@ -8,23 +8,24 @@ from typing import Any, Final
 from urllib.parse import urlencode
 from uuid import UUID
 
+from django.conf import settings
 from django.http import HttpResponse, QueryDict
 from django.shortcuts import get_object_or_404, render
 from django.urls import reverse
 from django.views.decorators.cache import never_cache
-from django.views.decorators.debug import sensitive_post_parameters
+from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 from django.views.decorators.http import require_GET, require_http_methods
 
 from apps.core import clock
 from apps.hub import devices
 from apps.hub.access import roster
-from apps.hub.access.asking import REASON, Ask, Done, Field, ask
+from apps.hub.access.asking import REASON, Ask, Done, Field, ask, show
 from apps.hub.access.desk import context, page_of
 from apps.hub.visiting import HubRequest, may, person, signed_in
 from apps.identity import policy
 from apps.identity.models import SignIn, User
 from apps.identity.rest import page_actor
-from apps.identity.services import people, second_factor, sessions
+from apps.identity.services import passwords, people, second_factor, sessions
 
 _ASKED = require_http_methods(["GET", "POST"])
 
@@ -114,7 +115,7 @@ def add(request: HubRequest) -> HttpResponse:
                 name="password",
                 label="First password",
                 kind="password",
-                help="At least 12 characters. They should change it after signing in.",
+                help="At least 12 characters. They choose their own when they first sign in.",
                 longest=256,
                 autocomplete="new-password",
             ),
@@ -218,6 +219,33 @@ def reset_second_factor(request: HubRequest, user_id: UUID) -> HttpResponse:
         _RESET,
         lambda user, why: second_factor.reset(by=by, user=user, reason=why),
     )
+
+
+@sensitive_variables("value")
+@signed_in
+@may("people.read")
+@never_cache
+@_ASKED
+def give_password(request: HubRequest, user_id: UUID) -> HttpResponse:
+    """For who has forgotten theirs. The answer to the form is the one place it is shown."""
+    user = _find(request, user_id)
+    hours = int(settings.AOS_FIRST_PASSWORD.total_seconds() // 3600)
+    what = Ask(
+        title=f"Give {user.username} a new password?",
+        text="For somebody who has forgotten theirs. Be sure that it is they who ask. They choose their "
+        f"own with it within {hours} hours, and are signed out everywhere now. A second factor stays.",
+        button="Give it",
+        back=page_of(user),
+        fields=(REASON,),
+    )
+
+    def act(typed: QueryDict) -> HttpResponse:
+        why = typed.get("reason", "").strip()[:200]
+        value = passwords.give(by=page_actor(request), user=user, reason=why)
+        told = {"subject": user, "value": value, "hours": hours, "back": page_of(user)}
+        return show(request, "hub/access/password_made.html", told)
+
+    return ask(request, what, act)
 
 
 def _about(

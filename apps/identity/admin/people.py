@@ -72,7 +72,7 @@ class PersonForm(ModelForm[User]):
         # Taken as it was typed, spaces and all.
         strip=False,
         widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "new-password"}),
-        help_text="At least 12 characters. The person should change it after the first sign-in.",
+        help_text="At least 12 characters. The person chooses their own at the first sign-in.",
     )
 
     def clean_password(self) -> str:

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import secrets
+from textwrap import wrap
+from typing import Final
+
+from django.conf import settings
 from django.contrib.auth.hashers import get_hasher, identify_hasher
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
 from django.db import transaction
 
-from apps.core.errors import Invalid
+from apps.core import clock
+from apps.core.errors import Conflict, Invalid, NotAllowed
 from apps.events.services import outbox
 from apps.events.types import platform
+from apps.identity import policy
 from apps.identity.actor import Actor
 from apps.identity.models import SignIn, User
 from apps.identity.services import sessions
+
+# Without the letters and digits that people mix up; 99 bits.
+_ALPHABET: Final = "abcdefghjkmnpqrstuvwxyz23456789"
+_LETTERS: Final = 20
 
 
 @transaction.atomic
@@ -32,6 +43,50 @@ def change(*, by: Actor, old: str, new: str, keep_session: str | None) -> None:
 
 
 @transaction.atomic
+def give(*, by: Actor, user: User, reason: str = "") -> str:
+    """Make a password for somebody who has forgotten theirs, and sign them out everywhere.
+
+    It is returned once, is good for choosing one's own and nothing else, and not for long. A second
+    factor stays as it is. Raises ``Conflict`` for oneself and for who has no password.
+    """
+    policy.require(by, "people.manage")
+    if user.organization_id != by.user.organization_id:
+        raise NotAllowed(action="changing people of another organization")
+    policy.require_not_above(by, user)
+    if user.pk == by.user.pk:
+        raise Conflict(reason="Change your own password on your Security page.")
+    if not user.has_usable_password():
+        raise Conflict(reason=f"{user.username} signs in without a password.")
+    made = "-".join(wrap("".join(secrets.choice(_ALPHABET) for _ in range(_LETTERS)), 4))
+    user.first_password_until = clock.now() + settings.AOS_FIRST_PASSWORD
+    _store(user, made)
+    outbox.audit(
+        by.ref,
+        "user.password_reset",
+        resource_type="user",
+        resource_id=user.pk,
+        detail={"user": user.username} | ({"why": reason} if reason else {}),
+    )
+    sessions.end_all(by=by, user=user)
+    return made
+
+
+@transaction.atomic
+def choose(*, by: Actor, new: str) -> None:
+    """Exchange a first password for one's own. Raises ``Invalid``, also for the same one again."""
+    user = User.objects.select_for_update(no_key=True).get(pk=by.user.pk)
+    if user.check_password(new):
+        raise Invalid([{"field": "new", "rule": "is the one you were given; choose your own"}])
+    try:
+        validate_password(new, user)
+    except ValidationError as error:
+        raise Invalid([{"field": "new", "rule": " ".join(error.messages)}]) from error
+    user.first_password_until = None
+    _store(user, new)
+    outbox.audit(by.ref, "user.password", resource_type="user", resource_id=user.pk)
+
+
+@transaction.atomic
 def reset(*, user: User, new: str) -> None:
     """Set somebody's password from the shell, and sign them out everywhere. Raises ``Invalid``.
 
@@ -43,6 +98,7 @@ def reset(*, user: User, new: str) -> None:
         validate_password(new, user)
     except ValidationError as error:
         raise Invalid([{"field": "new", "rule": " ".join(error.messages)}]) from error
+    user.first_password_until = None
     _store(user, new)
     by = platform("shell", organization_id=user.organization_id)
     outbox.audit(
@@ -68,4 +124,4 @@ def refresh(user: User, raw: str) -> None:
 
 def _store(user: User, raw: str) -> None:
     user.set_password(raw)
-    user.save(update_fields=["password"])
+    user.save(update_fields=["password", "first_password_until"])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from django.conf import settings
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 
-from apps.core import sql
+from apps.core import clock, sql
 from apps.core.errors import Conflict, Invalid, NotAllowed
 from apps.events.services import changes, outbox
 from apps.events.types import ActorRef, platform
@@ -65,7 +66,8 @@ def add(
     first_name: str = "",
     last_name: str = "",
 ) -> User:
-    """Add a person to the actor's organization. They may do nothing until a role is granted.
+    """Add a person to the actor's organization. They may do nothing until a role is granted, and
+    choose a password of their own when they first sign in.
 
     Raises ``Invalid`` naming the field and rule, ``Conflict`` when the name is taken.
     """
@@ -76,6 +78,7 @@ def add(
         email=email,
         first_name=first_name,
         last_name=last_name,
+        first_password_until=clock.now() + settings.AOS_FIRST_PASSWORD,
     )
     _create(user, password)
     _audit(by, "user.add", user, after=changes.of(user, *_EDITABLE))
