@@ -151,6 +151,7 @@ class Session:
         raise AssertionError("itertools.count ended")
 
     def put(self, path: str, data: bytes, *, mode: int) -> None:
+        _require_text(path)
         with self._request() as ident:
             pieces = [data[at : at + _PUT_SIZE] for at in range(0, len(data), _PUT_SIZE)] or [b""]
             for index, piece in enumerate(pieces, 1):
@@ -160,6 +161,7 @@ class Session:
             self._reply(protocol.Done, ident, path)
 
     def get(self, path: str, *, limit: int) -> bytes:
+        _require_text(path)
         with self._request() as ident:
             self._send("get", id=ident, path=path, limit=limit)
             data = bytearray()
@@ -170,11 +172,13 @@ class Session:
         return bytes(data)
 
     def listing(self, path: str, *, depth: int) -> tuple[protocol.Entry, ...]:
+        _require_text(path)
         with self._request() as ident:
             self._send("list", id=ident, path=path, depth=depth)
             return self._reply(protocol.Listing, ident, path).entries
 
     def stat(self, path: str) -> protocol.Entry:
+        _require_text(path)
         with self._request() as ident:
             self._send("stat", id=ident, path=path)
             return self._reply(protocol.Info, ident, path).entry
@@ -308,6 +312,14 @@ class Session:
 
     def _ending(self, detail: str) -> SandboxError:
         return SandboxKilled() if self._cut else SandboxLost(detail=detail)
+
+
+def _require_text(path: str) -> None:
+    """Half a character is no name; the supervisor would not understand the question."""
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:
+        raise FileRefused(path=ascii(path), detail="a path must be text") from error
 
 
 def _encode(data: bytes) -> str:
