@@ -83,18 +83,20 @@ def _turn() -> None:
 @worker_init.connect
 def prepare(**_: Any) -> None:
     telemetry.setup("worker")
-    _bound_transactions()
+    _bound_connections()
 
 
-def _bound_transactions() -> None:
+def _bound_connections() -> None:
     """Should this process stall inside a transaction, PostgreSQL ends it before the runs go to others.
 
-    Its locks would keep them from being taken for as long as its host keeps the connection open.
+    Its locks would keep them from being taken for as long as its host keeps the connection open. And
+    should the network swallow everything, a connection is given up instead of waited for.
     """
     options = connection.settings_dict["OPTIONS"]
     limit_ms = int(settings.AOS_SELF_FENCE.total_seconds() * 1000)
     bound = f"-c idle_in_transaction_session_timeout={limit_ms}"
     options["options"] = f"{options.get('options', '')} {bound}".strip()
+    options |= {"tcp_user_timeout": limit_ms, "keepalives_idle": 10, "keepalives_interval": 5}
 
 
 @worker_ready.connect

@@ -97,7 +97,7 @@ class Node:
         )
 
     def start(self) -> None:
-        for target in (self._beat_for_ever, self._tick_for_ever):
+        for target in (self._beat_for_ever, self._tick_for_ever, self._watch_for_ever):
             threading.Thread(target=target, name=target.__name__, daemon=True).start()
 
     @contextmanager
@@ -143,7 +143,6 @@ class Node:
             if rung or time.monotonic() >= next_beat:
                 next_beat = time.monotonic() + settings.AOS_HEARTBEAT.total_seconds()
                 self._beat()
-            self._fence_if_silent()
 
     def _beat(self) -> None:
         # Taken before the question: a run started in between is not in the answer, nor in here.
@@ -177,6 +176,11 @@ class Node:
             logger.warning("leases without a task given up", extra={"count": len(lost)})
             fleet.disown(worker_id=self.row.pk, leases=lost)
         self._strays = strays
+
+    def _watch_for_ever(self) -> None:
+        """Apart from the heartbeat: a network that swallows everything holds up whoever talks."""
+        while not self._stopping.wait(_TICK_S):
+            self._fence_if_silent()
 
     def _fence_if_silent(self) -> None:
         """Stop acting before others may act: we have not been heard of for too long."""

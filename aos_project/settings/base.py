@@ -415,6 +415,13 @@ CELERY_WORKER_DISABLE_PREFETCH = CELERY_BROKER_URL.startswith(("redis", "unix"))
 CELERY_WORKER_SEND_TASK_EVENTS = True
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
-CELERY_BROKER_TRANSPORT_OPTIONS = {"socket_keepalive": True, "health_check_interval": 25}
+if CELERY_BROKER_URL.startswith(("redis", "unix")):
+    CELERY_BROKER_TRANSPORT_OPTIONS = {"socket_keepalive": True, "health_check_interval": 25}
+else:
+    # RabbitMQ: queues that outlive a host of its cluster, and a word that a message has arrived. Without
+    # it, what is sent into a connection that just broke is missed only at the dispatch deadline.
+    CELERY_BROKER_TRANSPORT_OPTIONS = {"confirm_publish": True}
+    CELERY_TASK_DEFAULT_QUEUE_TYPE = CELERY_TASK_CREATE_MISSING_QUEUE_TYPE = "quorum"
+    CELERY_TASK_DEFAULT_EXCHANGE_TYPE = "direct"
 # How long a worker that is told to stop lets its runs go on before it gives them back.
 AOS_DRAIN = timedelta(seconds=env.integer("AOS_DRAIN_SECONDS", default=30, minimum=0))

@@ -60,6 +60,8 @@ class Platform:
     folder: Path
     overrides: dict[str, str] = field(default_factory=dict)
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    # What its processes are started by, such as to be on another host.
+    prefix: list[str] = field(default_factory=list)
 
     @property
     def env(self) -> dict[str, str]:
@@ -112,7 +114,12 @@ class Platform:
     def spawn(self, name: str, argv: list[str]) -> subprocess.Popen[bytes]:
         log = (self.folder / f"{name}.log").open("ab")
         process = subprocess.Popen(
-            argv, cwd=PROJECT, env=self.env, stdout=log, stderr=log, start_new_session=True
+            [*self.prefix, *argv],
+            cwd=PROJECT,
+            env=self.env,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
         )
         log.close()
         self.processes.append(process)

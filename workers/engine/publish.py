@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from amqp.exceptions import AMQPError
 from celery import Celery
 from kombu import Connection, Producer
 from kombu.exceptions import KombuError
@@ -49,7 +50,7 @@ class Publisher:
                         self._send_group(producer, message)
                     else:
                         self._send(producer, message.dispatches[0])
-        except (KombuError, RedisError, OSError) as error:
+        except (KombuError, AMQPError, RedisError, OSError) as error:
             self.close()
             raise BrokerAway(reason=str(error)) from error
 
@@ -60,7 +61,8 @@ class Publisher:
 
     def _open(self) -> Producer:
         if self._producer is None:
-            self._connection = self._app.connection_for_write()
+            # No heartbeat: nobody would send ours between two messages, and RabbitMQ would hang up.
+            self._connection = self._app.connection_for_write(heartbeat=0)
             self._connection.ensure_connection(max_retries=1, timeout=2)
             self._producer = self._app.amqp.Producer(self._connection, auto_declare=False)
         return self._producer
