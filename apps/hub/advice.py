@@ -31,11 +31,11 @@ _KNOWN: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "out_of_memory": (
         "The agent ran out of memory",
-        "Give it a smaller input, or raise sandbox.memory_mb in the agent's version.",
+        "Give it a smaller input, or raise memory_mb in the agent's version or its environment.",
     ),
     "workspace_full": (
         "The sandbox is full",
-        "Give it a smaller input, or raise sandbox.workspace_mb in the agent's version.",
+        "Give it a smaller input, or raise workspace_mb in the agent's version or its environment.",
     ),
     "store_unavailable": (
         "The store of files did not answer",
@@ -55,7 +55,7 @@ _KNOWN: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "sandbox_spec_invalid": (
         "The agent asks for impossible limits",
-        "Correct the sandbox limits in a new version of the agent.",
+        "Correct the limits in a new version of the agent, or in its environment.",
     ),
     "egress_not_allowed": (
         "The agent asks for too much network",
@@ -63,7 +63,7 @@ _KNOWN: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "sandbox_profile_unknown": (
         "The sandbox profile is not there",
-        "Name another profile in a new version of the agent, or ask the operator to add it.",
+        "Name another profile in a new version or the environment, or ask the operator to add it.",
     ),
     "sandbox_profiles_invalid": (
         "The sandbox profiles cannot be read",

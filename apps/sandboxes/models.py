@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import Self
 
 from django.db import models
-from django.db.models import Q
+from django.db.models import Exists, Q
 from django.db.models.functions import Now
 
 from apps.core.models import BaseModel
-from apps.identity.models import Organization, User, reaching
+from apps.identity.models import Binding, Organization, User, reaching
 from apps.projects.models import Project
 from apps.sandboxes.types import EgressMode, Recipe, SandboxState
 
@@ -83,8 +83,9 @@ class Sandbox(BaseModel):
 
 class EnvironmentQuerySet(models.QuerySet["Environment"]):
     def visible_to(self, user: User) -> Self:
-        """Those of the person's projects, and those that the whole organization shares."""
-        reached = reaching(user, project_ref="project_id") | Q(project=None)
+        """Those of the person's projects, and, for whoever holds any role, those that all share."""
+        shared = Q(project=None) & Q(Exists(Binding.objects.of(user)))
+        reached = reaching(user, project_ref="project_id") | shared
         return self.filter(reached, organization=user.organization_id)
 
     def usable_in(self, project: Project) -> Self:

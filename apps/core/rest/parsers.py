@@ -32,12 +32,12 @@ class BoundedJSONParser(BaseParser):
         except UnicodeDecodeError as error:
             raise ParseError(f"The body is not valid UTF-8 (byte {error.start}).") from error
         try:
-            value = json.loads(text, parse_constant=_no_constants)
+            value = loads(text)
         except ValueError as error:
             raise ParseError(f"The body is not valid JSON: {error}.") from error
         except RecursionError as error:
             raise ParseError("The body is nested too deeply.") from error
-        _require_storable(value)
+        require_storable(value)
         return value
 
     def _read(self, stream: IO[bytes]) -> bytes:
@@ -48,11 +48,17 @@ class BoundedJSONParser(BaseParser):
         return body
 
 
+def loads(text: str) -> Any:
+    """JSON as the standard has it, without NaN and infinities. Raises ``ValueError``, ``RecursionError``."""
+    return json.loads(text, parse_constant=_no_constants)
+
+
 def _no_constants(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON number")
 
 
-def _require_storable(value: Any, field: str = "body", depth: int = 0) -> None:
+def require_storable(value: Any, field: str = "body", depth: int = 0) -> None:
+    """Raise ``Invalid`` for what PostgreSQL could not store as text or JSON."""
     if depth > _DEEPEST:
         raise Invalid([{"field": "body", "rule": f"is nested more than {_DEEPEST} levels deep"}])
     if isinstance(value, str):
@@ -60,10 +66,10 @@ def _require_storable(value: Any, field: str = "body", depth: int = 0) -> None:
     elif isinstance(value, dict):
         for key, item in value.items():
             _require_text(key, field)
-            _require_storable(item, key if field == "body" else f"{field}.{key}", depth + 1)
+            require_storable(item, key if field == "body" else f"{field}.{key}", depth + 1)
     elif isinstance(value, list):
         for index, item in enumerate(value):
-            _require_storable(item, f"{field}.{index}", depth + 1)
+            require_storable(item, f"{field}.{index}", depth + 1)
 
 
 def _require_text(text: str, field: str) -> None:

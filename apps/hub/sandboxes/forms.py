@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -28,6 +29,8 @@ _MODES: Final = (
     (EgressMode.OPEN, "The public Internet", "It reaches any public host; private ones never."),
 )
 _SPARE_ROWS: Final = 2
+# Nothing that Python would take besides: no infinity, no other script's digits.
+_NUMBER: Final = re.compile(r"-?[0-9]{1,9}(?:\.[0-9]{1,9})?")
 _BYTES: Final = {"out_mb": "Out at most, MB", "in_mb": "In at most, MB"}
 
 
@@ -186,11 +189,10 @@ def _number(sent: QueryDict, name: str, wrong: list[dict[str, str]]) -> float | 
     text = sent.get(name, "").strip()
     if not text:
         return None
-    try:
-        return int(text) if text.isdigit() else float(text)
-    except ValueError:
+    if not _NUMBER.fullmatch(text):
         wrong.append({"field": name, "rule": "must be a number"})
         return None
+    return float(text) if "." in text else int(text)
 
 
 def _hosts(text: str) -> list[str]:

@@ -13,6 +13,7 @@ from django.utils.text import slugify
 
 from apps.agents.models import Agent
 from apps.core.errors import AosError, Invalid
+from apps.core.rest.parsers import loads, require_storable
 
 STARTER: Final[dict[str, Any]] = {
     "entry": "main.py",
@@ -130,6 +131,7 @@ def read(sent: QueryDict, before: Mapping[str, Any]) -> dict[str, Any]:
             spec[name] = value
         else:
             spec.pop(name, None)
+    require_storable(spec, "spec")
     return spec
 
 
@@ -152,6 +154,7 @@ def headings(sent: QueryDict, *, is_new: bool) -> dict[str, str]:
         wrong.append({"field": "slug", "rule": rule})
     if wrong:
         raise Invalid(wrong)
+    require_storable({"title": title, "description": description})
     return {"title": title, "description": description} | ({"slug": slug} if is_new else {})
 
 
@@ -195,8 +198,8 @@ def _schema(sent: QueryDict, wrong: list[dict[str, str]]) -> Any:
     if not text:
         return None
     try:
-        return json.loads(text)
-    except ValueError as error:
+        return loads(text)
+    except (ValueError, RecursionError) as error:
         wrong.append({"field": "schema", "rule": f"is not JSON: {error}"})
         return None
 

@@ -12,7 +12,7 @@ from uuid import UUID
 from django.contrib import messages
 from django.core.files.uploadedfile import UploadedFile
 from django.db.models import Count, OuterRef, Q, Subquery
-from django.http import HttpResponse
+from django.http import Http404, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.utils.http import urlencode
@@ -22,6 +22,7 @@ from apps.agents.models import Agent, AgentVersion
 from apps.agents.services import registry, scripts
 from apps.agents.types import AgentKind, VersionState
 from apps.core.errors import AosError, Conflict, Invalid, NotAllowed
+from apps.core.rest.parsers import loads, require_storable
 from apps.hub import advice, cards, files, inputs, log
 from apps.hub.sandboxes import script_forms
 from apps.hub.sandboxes.desk import context
@@ -154,6 +155,8 @@ def _visible(user: User) -> Any:
 
 
 def _found(request: HubRequest, agent_id: UUID) -> Agent:
+    if not policy.may_enter(page_actor(request), "agent.read"):
+        raise Http404
     rows = _visible(person(request)).select_related("current")
     found: Agent = get_object_or_404(rows, pk=agent_id)
     return found
@@ -228,11 +231,12 @@ def _stored(request: HubRequest, project: Project, upload: UploadedFile[bytes]) 
 
 def _json(text: str) -> dict[str, Any]:
     try:
-        value = json.loads(text or "{}")
-    except ValueError as error:
+        value = loads(text or "{}")
+    except (ValueError, RecursionError) as error:
         raise Invalid([{"field": "input", "rule": f"The input is not JSON: {error}."}]) from error
     if not isinstance(value, dict):
         raise Invalid([{"field": "input", "rule": "The input must be a JSON object."}])
+    require_storable(value, "input")
     return value
 
 

@@ -184,8 +184,12 @@ def _require_valid(recipe: Recipe, *, name: str, description: str) -> None:
     if not _NAME.search(name):
         rule = "must be 1 to 40 lower-case letters, digits and dashes, and begin with no dash"
         wrong.append({"field": "name", "rule": rule})
-    if len(description) > 500:
-        wrong.append({"field": "description", "rule": "must be at most 500 characters long"})
+    if len(description) > 500 or "\0" in description:
+        rule = "must be at most 500 characters long, without NUL"
+        wrong.append({"field": "description", "rule": rule})
+    if not _NAME.search(recipe.profile):
+        rule = "must be the name of a profile, such as base"
+        wrong.append({"field": "profile", "rule": rule})
     wrong += _faults(LIMITS_SCHEMA, recipe.limits, "limits")
     wrong += _wrong_egress(recipe.egress)
     wrong += _wrong_variables(recipe.variables)

@@ -19,6 +19,7 @@ from tests.factories import (
     make_agent_version,
     make_artifact,
     make_cast,
+    make_environment,
     make_file,
     make_project,
     make_run,
@@ -37,6 +38,7 @@ def world():
     run = make_run(project=project, agent=agent)
     make_artifact(run)
     make_file(project)
+    make_environment(project=project)
     return {"cast": cast, "project": project, "agent": agent, "run": run}
 
 
@@ -50,6 +52,7 @@ def grow(world):
         make_agent_version(agent=world["agent"])
         make_artifact(world["run"], name=f"more-{number}.md")
         make_file(world["project"], name=f"more-{number}.csv")
+        make_environment(project=world["project"])
 
 
 @pytest.mark.parametrize("path", PINNED)

@@ -258,7 +258,7 @@ def test_a_failed_run_says_why_and_what_to_do(page, project):
         html = page.get(path).content.decode()
         assert "The agent ran out of memory" in html
         assert "out_of_memory" in html
-        assert "sandbox.memory_mb" in html
+        assert "raise memory_mb" in html
 
 
 def test_what_agents_and_people_write_is_never_markup(page, project):

@@ -153,6 +153,8 @@ BAD = {
     "a name with a space": ({"name": "my env"}, "name"),
     "a name with a line break": ({"name": "env\n"}, "name"),
     "no name": ({"name": ""}, "name"),
+    "a NUL in the description": ({"description": "x\0"}, "description"),
+    "a profile with a space": ({"profile": "my profile"}, "profile"),
     "too little memory": ({"limits": {"memory_mb": 1}}, "limits.memory_mb"),
     "an unknown limit": ({"limits": {"privileged": 1}}, "limits"),
     "an address as host": (
@@ -176,12 +178,13 @@ BAD = {
 
 @pytest.mark.parametrize(("given", "field"), BAD.values(), ids=BAD)
 def test_what_is_wrong_is_named_and_nothing_is_made(by, given, field):
-    recipe = {name: value for name, value in given.items() if name != "name"}
+    said = {"name": "fine"} | {
+        name: value for name, value in given.items() if name in {"name", "description"}
+    }
+    recipe = {name: value for name, value in given.items() if name not in said}
 
     with pytest.raises(Invalid) as caught:
-        environments.create(
-            by=by, name=given.get("name", "fine"), project=None, recipe=Recipe(**recipe)
-        )
+        environments.create(by=by, project=None, recipe=Recipe(**recipe), **said)
 
     assert field in {error["field"] for error in caught.value.errors}
     assert Environment.objects.filter(organization=by.user.organization).count() == 1
@@ -259,6 +262,7 @@ def test_people_see_those_of_their_projects_and_the_shared_ones(project):
     assert {mine, shared} < seen
     assert other not in seen
     assert not Environment.objects.visible_to(make_user()).filter(pk__in=[mine.pk, shared.pk])
+    assert not Environment.objects.visible_to(make_user(organization=project.organization))
 
 
 # --- what runs are given -------------------------------------------------------------------------------
