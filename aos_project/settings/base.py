@@ -327,6 +327,8 @@ AOS_SCHEDULE_GRACE = timedelta(
 )
 # About how much work one message carries, in runs that are shorter than that; 0: always one run.
 AOS_MESSAGE_WORK = timedelta(milliseconds=env.integer("AOS_MESSAGE_WORK_MS", default=20, minimum=0))
+# So many runs of an organization may wait, unless a limit of its own says otherwise; more are refused.
+AOS_QUEUE_LIMIT = env.integer("AOS_QUEUE_LIMIT", default=1_000_000, minimum=1)
 # What agents of kind function may call: name=module:attribute, one word each, importable by workers.
 AOS_FUNCTIONS = {"aos.echo": "workers.functions:echo"} | env.pairs("AOS_FUNCTIONS", default="")
 # Months of the runs' logs that are kept beside the one we are in; 0 keeps all.

@@ -181,6 +181,19 @@ MATRIX: Final = {
     "queue.manage": Rule(
         summary="Pause and resume queues", role=Role.ADMIN, scope="queue:write", audited=True
     ),
+    "limit.manage": Rule(
+        summary="Set caps, rates and the most that may wait",
+        role=Role.ADMIN,
+        scope="queue:write",
+        audited=True,
+    ),
+    "agent.pause": Rule(
+        summary="Pause and resume an agent",
+        role=Role.ADMIN,
+        scope="agent:write",
+        over=_OF_AGENT,
+        audited=True,
+    ),
     "metrics.read": Rule(
         summary="Read the platform's metrics", role=Role.OPERATOR, scope="metrics:read"
     ),

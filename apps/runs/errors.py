@@ -63,6 +63,17 @@ class NothingMatches(RunError):
     template = "No run matches this filter that you could {verb}. Ask for a preview first."
 
 
+class QueueFull(RunError):
+    code = "queue_full"
+    title = "Too many runs wait"
+    status = HTTPStatus.TOO_MANY_REQUESTS
+    retryable = True
+    template = (
+        "{limit} runs of your organization may wait, and as many do. Submit again when some have "
+        "started, or ask an administrator to raise queue_limit."
+    )
+
+
 class KeyMissing(RunError):
     code = "idempotency_key_missing"
     title = "Idempotency-Key missing"

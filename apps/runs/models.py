@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Self
 from uuid import UUID
 
+from django.contrib.postgres.functions import RandomUUID
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
@@ -29,6 +30,7 @@ from apps.runs.types import (
     EventKind,
     FireOutcome,
     LeaseState,
+    LimitScope,
     Priority,
     RunFilter,
     RunState,
@@ -107,6 +109,7 @@ class Run(models.Model):
     spec = models.JSONField()
     retry = models.JSONField(default=dict)
     labels = models.JSONField(default=dict)
+    concurrency_key = models.CharField(max_length=200, blank=True, db_default="")
     trace = models.JSONField()
     trace_id = models.CharField(max_length=32)
     state = models.CharField(max_length=16, choices=RunState, default=RunState.QUEUED)
@@ -237,6 +240,9 @@ class Lane(models.Model):
     queue = models.CharField(max_length=64)
     priority = models.SmallIntegerField(choices=Priority)
     paused = models.BooleanField(default=False)
+    # The most of its runs that are with workers at once.
+    cap = models.PositiveIntegerField(null=True, blank=True)
+    gate = models.UUIDField(db_default=RandomUUID(), unique=True, editable=False)
 
     class Meta:
         constraints = [
@@ -249,8 +255,111 @@ class Lane(models.Model):
         return f"{self.queue}/{self.get_priority_display()}"
 
 
+class LimitQuerySet(models.QuerySet["Limit"]):
+    def visible_to(self, user: User) -> Self:
+        return self.filter(organization_id=user.organization_id)
+
+
+class Limit(BaseModel):
+    """How many runs of one thing may be with workers at once, how often they may start, or that none may.
+
+    ``gate`` says of what: the id of the organization, project or agent; for a key, a name made of both
+    (``gates.of_key``). A run passes the gates of all that it belongs to.
+    """
+
+    organization_id = models.UUIDField()
+    scope = models.CharField(max_length=16, choices=LimitScope)
+    gate = models.UUIDField(unique=True)
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, null=True, related_name="+")
+    agent = models.ForeignKey(Agent, on_delete=models.CASCADE, null=True, related_name="+")
+    key = models.CharField(max_length=200, blank=True)
+    cap = models.PositiveIntegerField(null=True)
+    # So many starts in so many seconds.
+    rate_count = models.PositiveIntegerField(null=True)
+    rate_seconds = models.PositiveIntegerField(null=True)
+    # Of an organization: how many of its runs may wait. More are refused.
+    queue_limit = models.PositiveIntegerField(null=True)
+    paused_at = models.DateTimeField(null=True)
+    pause_reason = models.CharField(max_length=200, blank=True)
+
+    objects = LimitQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["scope", "id"]
+        constraints = [
+            models.CheckConstraint(
+                name="runs_limit_names_its_subject",
+                condition=Q(scope=LimitScope.ORGANIZATION, project=None, agent=None, key="")
+                | Q(scope=LimitScope.PROJECT, project__isnull=False, agent=None, key="")
+                | Q(scope=LimitScope.AGENT, project=None, agent__isnull=False, key="")
+                | Q(scope=LimitScope.KEY, project=None, agent=None) & ~Q(key=""),
+            ),
+            models.CheckConstraint(
+                name="runs_limit_rate_is_whole",
+                condition=Q(rate_count=None, rate_seconds=None)
+                | Q(rate_count__gt=0, rate_seconds__gt=0),
+            ),
+            models.CheckConstraint(
+                name="runs_limit_cap_lets_one_through", condition=Q(cap=None) | Q(cap__gt=0)
+            ),
+            models.CheckConstraint(
+                name="runs_limit_queue_of_organization",
+                condition=Q(queue_limit=None) | Q(scope=LimitScope.ORGANIZATION),
+            ),
+        ]
+        indexes = [models.Index(fields=["organization_id"], name="runs_limit_of_organization")]
+
+    def __str__(self) -> str:
+        return f"{self.scope} {self.name}".strip()
+
+    @property
+    def rate(self) -> dict[str, int] | None:
+        if self.rate_count is None or self.rate_seconds is None:
+            return None
+        return {"count": self.rate_count, "seconds": self.rate_seconds}
+
+    @property
+    def name(self) -> str:
+        """What it is about, as people write it."""
+        if self.project is not None:
+            return self.project.slug
+        return self.agent.slug if self.agent is not None else self.key
+
+
+class Hold(models.Model):
+    """A place behind a gate that a run with a lease takes up. The index lets nobody else have it.
+
+    Rows go with the lease, by a trigger, whoever deletes it.
+    """
+
+    gate = models.UUIDField()
+    number = models.PositiveIntegerField()
+    run_id = models.BigIntegerField(db_index=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(name="runs_hold_once", fields=["gate", "number"])]
+
+    def __str__(self) -> str:
+        return f"place {self.number} of {self.gate}"
+
+
+class Bucket(models.Model):
+    """A token bucket, kept as the moment at which it is full again."""
+
+    gate = models.UUIDField(primary_key=True)
+    organization_id = models.UUIDField()
+    full_at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"full at {self.full_at}"
+
+
 class ReadyRun(models.Model):
-    """A run that may start now. Rows are only inserted and deleted."""
+    """A run that waits for a worker: in its lane, or parked at the gate that does not let it through.
+
+    Rows are inserted and deleted; parking is their only update. The lanes' index leaves parked runs out,
+    so they cost a claim nothing.
+    """
 
     run = models.OneToOneField(
         Run, on_delete=models.CASCADE, primary_key=True, related_name="ready"
@@ -263,11 +372,18 @@ class ReadyRun(models.Model):
     ready_at = models.DateTimeField(db_default=Now())
     # The run's own, until its first start.
     queue_deadline = models.DateTimeField(null=True)
+    # Where it is parked.
+    gate = models.UUIDField(null=True)
 
     class Meta:
         db_table = "runs_ready"
         indexes = [
-            models.Index(fields=["lane", "seq"], name="runs_ready_in_lane"),
+            models.Index(fields=["lane", "seq"], name="runs_ready_by_lane", condition=Q(gate=None)),
+            models.Index(
+                fields=["gate", "lane", "seq"],
+                name="runs_ready_parked",
+                condition=Q(gate__isnull=False),
+            ),
             models.Index(
                 fields=["queue_deadline"],
                 name="runs_ready_deadline",
@@ -341,6 +457,8 @@ class RunLease(models.Model):
     started_at = models.DateTimeField(null=True)
     hard_deadline = models.DateTimeField(null=True)
     cancel_requested_at = models.DateTimeField(null=True)
+    # Whether it takes up places behind gates.
+    gated = models.BooleanField(db_default=False)
 
     class Meta:
         db_table = "runs_lease"
@@ -439,6 +557,8 @@ class Leader(models.Model):
     holder = models.CharField(max_length=120)
     epoch = models.BigIntegerField()
     expires_at = models.DateTimeField()
+    # Grows with each change of a limit: a claim that was decided before is refused.
+    rules = models.BigIntegerField(db_default=0)
 
     class Meta:
         db_table = "runs_leader"

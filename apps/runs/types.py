@@ -60,6 +60,16 @@ class Priority(models.IntegerChoices):
     BULK = 2, "bulk"
 
 
+class LimitScope(models.TextChoices):
+    """What a limit is about. Queues have theirs on the lane."""
+
+    ORGANIZATION = "organization"
+    PROJECT = "project"
+    AGENT = "agent"
+    # Runs that were submitted with the same concurrency key.
+    KEY = "key"
+
+
 class LeaseState(models.TextChoices):
     DISPATCHED = "d", "dispatched"
     RUNNING = "r", "running"
@@ -309,3 +319,5 @@ class TaskSpec:
     queue_deadline_s: int | None = None
     retry: dict[str, Any] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
+    # Runs of one key run one at a time, or as many as a limit over the key says.
+    concurrency_key: str = ""

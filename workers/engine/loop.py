@@ -74,6 +74,8 @@ class Engine:
         self._dispatcher: Dispatcher | None = None
         # The last round did as much as a round may: there is likely more.
         self._goes_on = False
+        # Runs that wait for a rate start when it lets them, not at the next look.
+        self._opens_in_s = IDLE_S
         # Monotonic moments; 0 means never.
         self._healthy_since = 0.0
         self._last_work = 0.0
@@ -126,7 +128,7 @@ class Engine:
             return
         busy = time.monotonic() - self._last_work < IDLE_S
         until_renewal = max(0.0, self._next_renewal - time.monotonic())
-        self._rung.wait(min(BUSY_S if busy else IDLE_S, until_renewal))
+        self._rung.wait(min(BUSY_S if busy else IDLE_S, until_renewal, self._opens_in_s))
         self._rung.clear()
 
     def _renew(self) -> None:
@@ -163,16 +165,22 @@ class Engine:
         promoted = dispatch.promote() if view.has_due else 0
         if promoted:
             failpoints.hit(Place.PROMOTED)
-        claimed = self._dispatch(seat, view) if view.has_ready or promoted else 0
+        may_claim = bool(view.has_ready or view.has_parked or promoted)
+        claimed = self._dispatch(seat, view) if may_claim else 0
+        dispatcher = self._dispatcher_of(seat) if may_claim else None
+        pushes_on = dispatcher is not None and dispatcher.goes_on
+        self._opens_in_s = dispatcher.opens_in_s if dispatcher else IDLE_S
         moved = self._relay(seat) if view.has_news else 0
         sealed = self._seal(seat, any_waiting=view.has_unsealed)
         reclaimed = self._sweep(seat)
         treated = self._advance_bulk(seat)
-        self._goes_on = bool(claimed or moved >= RELAY_BATCH or treated)
+        self._goes_on = bool(claimed or pushes_on or moved >= RELAY_BATCH or treated)
         return bool(promoted or claimed or moved or sealed or reclaimed or treated)
 
     def _dispatch(self, seat: Seat, view: View) -> int:
-        messages = self._dispatcher_of(seat).claim(view.room)
+        messages = self._dispatcher_of(seat).claim(
+            view.room, rules=view.rules, any_parked=view.has_parked
+        )
         if not messages:
             return 0
         failpoints.hit(Place.CLAIMED)

@@ -19,6 +19,7 @@ from apps.runs.models import (
     BulkAct,
     DeadLetter,
     Lane,
+    Limit,
     ReadyRun,
     RunLease,
     ScheduledRun,
@@ -77,13 +78,18 @@ class RunLeaseAdmin(_OfRun):
 
 @admin.register(ReadyRun, site=site)
 class ReadyRunAdmin(_OfRun):
-    """Runs that may start now, in the order of their lanes."""
+    """Runs that wait for a worker, in the order of their lanes; some are parked at a limit."""
 
     icon = "hourglass_top"
-    list_display = ["run_link", "lane", "seq", "dispatches"]
+    list_display = ["run_link", "lane", "seq", "dispatches", "is_parked"]
     list_display_links = ["seq"]
+    list_filter = [("gate", admin.EmptyFieldListFilter)]
     list_select_related = ["run", "lane"]
     ordering = ["seq"]
+
+    @display(description="parked", boolean=True)
+    def is_parked(self, row: ReadyRun) -> bool:
+        return row.gate is not None
 
 
 @admin.register(ScheduledRun, site=site)
@@ -117,7 +123,7 @@ class LaneAdmin(Window):
     section = "Motion"
     icon = "format_list_numbered"
     organization_path = "organization_id"
-    list_display = ["queue", "priority", "paused"]
+    list_display = ["queue", "priority", "cap", "paused"]
     list_filter = ["priority", "paused"]
     search_fields = ["queue"]
 
@@ -156,3 +162,24 @@ class DeadLetterAdmin(_OfRun):
     list_filter = [("settled_at", admin.EmptyFieldListFilter)]
     list_select_related = ["run", "project"]
     ordering = ["-run"]
+
+
+@admin.register(Limit, site=site)
+class LimitAdmin(Window):
+    """Caps, rates and pauses. They are set over the API and on the queue page."""
+
+    section = "Work"
+    icon = "speed"
+    organization_path = "organization_id"
+    list_display = ["about", "cap", "rate", "queue_limit", "paused_at", "pause_reason"]
+    list_filter = ["scope"]
+    list_select_related = ["project", "agent"]
+    search_fields = ["key", "project__slug", "agent__slug"]
+
+    @display(description="about", ordering="scope")
+    def about(self, limit: Limit) -> str:
+        return str(limit)
+
+    @display(description="rate")
+    def rate(self, limit: Limit) -> str:
+        return f"{limit.rate_count} in {limit.rate_seconds} s" if limit.rate_count else "-"

@@ -42,6 +42,7 @@ RUN = OpenApiExample(
         "queue": "default",
         "priority": "normal",
         "labels": {"team": "operations"},
+        "concurrency_key": "",
         "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
         "attempts": 0,
         "isolation": "",

@@ -13,6 +13,7 @@ from rest_framework.views import APIView
 from apps.core.errors import NotFound
 from apps.core.rest.problems import problems
 from apps.identity import policy
+from apps.identity.actor import Actor
 from apps.identity.rest import actor
 from apps.runs.api.serializers import PRIORITIES
 from apps.runs.services import figures, queues
@@ -26,7 +27,11 @@ class QueueSerializer(serializers.Serializer[LaneFigures]):
     queue = serializers.CharField()
     priority = serializers.ChoiceField(choices=PRIORITIES, source="priority.label")
     paused = serializers.BooleanField()
-    ready = serializers.IntegerField(help_text="Runs that may start now.")
+    cap = serializers.IntegerField(
+        allow_null=True, help_text="The most of its runs that are with workers at once."
+    )
+    ready = serializers.IntegerField(help_text="Runs that wait for a slot.")
+    parked = serializers.IntegerField(help_text="Runs that wait for a limit.")
     dispatched = serializers.IntegerField(help_text="Runs on their way to a worker.")
     running = serializers.IntegerField()
     oldest_s = serializers.FloatField(
@@ -55,19 +60,27 @@ class QueueCollection(APIView):
         return Response(QueueListSerializer({"results": found}).data)
 
 
+def priority_of(queue: str, label: str) -> Priority:
+    """The class of this name; raise ``NotFound`` for a queue in a class that is none."""
+    if label not in PRIORITIES:
+        raise NotFound(what="queue", ref=f"{queue}/{label}")
+    return Priority(PRIORITIES.index(label))
+
+
+def lane_of(by: Actor, queue: str, priority: Priority) -> LaneFigures:
+    found = figures.lanes(by.user.organization_id)
+    return next(one for one in found if (one.queue, one.priority) == (queue, priority))
+
+
 class _Pausing(APIView):
     actions = {"post": "queue.manage"}
     paused: bool
 
     def answer(self, request: Request, queue: str, priority: str) -> Response:
         by = actor(request)
-        if priority not in PRIORITIES:
-            raise NotFound(what="queue", ref=f"{queue}/{priority}")
-        chosen = Priority(PRIORITIES.index(priority))
+        chosen = priority_of(queue, priority)
         queues.set_paused(by=by, queue=queue, priority=chosen, paused=self.paused)
-        found = figures.lanes(by.user.organization_id)
-        lane = next(one for one in found if (one.queue, one.priority) == (queue, chosen))
-        return Response(QueueSerializer(lane).data)
+        return Response(QueueSerializer(lane_of(by, queue, chosen)).data)
 
 
 class QueuePause(_Pausing):

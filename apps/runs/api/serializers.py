@@ -31,6 +31,13 @@ class RetrySerializer(StrictSerializer):
     )
 
 
+class ConcurrencyKeyField(serializers.RegexField):
+    """A name for what runs share and must not use all at once."""
+
+    def __init__(self, **fields: Any) -> None:
+        super().__init__(r"\A[A-Za-z0-9][A-Za-z0-9._:/@-]*\Z", max_length=200, **fields)
+
+
 class TaskRequestSerializer(StrictSerializer):
     """What is asked for. Any field that is not here is refused."""
 
@@ -67,6 +74,11 @@ class TaskRequestSerializer(StrictSerializer):
         help_text="The run expires when it has not started after this many seconds.",
     )
     retry = RetrySerializer(required=False)
+    concurrency_key = ConcurrencyKeyField(
+        required=False,
+        allow_blank=True,
+        help_text="Runs of one key run one at a time, or as many as a limit over the key says.",
+    )
     labels = serializers.DictField(
         child=serializers.CharField(max_length=200, allow_blank=True),
         required=False,
@@ -104,6 +116,7 @@ def task_of(wanted: dict[str, Any]) -> TaskSpec:
         queue_deadline_s=wanted.get("queue_deadline_s"),
         retry=dict(wanted.get("retry", {})),
         labels=dict(wanted.get("labels", {})),
+        concurrency_key=wanted.get("concurrency_key", ""),
     )
 
 
@@ -138,6 +151,9 @@ class RunSerializer(serializers.Serializer[Run]):
     queue = serializers.CharField()
     priority = serializers.ChoiceField(choices=PRIORITIES, source="get_priority_display")
     labels = serializers.DictField(child=serializers.CharField())
+    concurrency_key = serializers.CharField(
+        help_text="Runs of one key run one at a time, or as many as its limit says; empty is none."
+    )
     trace_id = serializers.CharField(help_text="W3C trace id, from request to receipt.")
     attempts = serializers.IntegerField(help_text="How many executions have begun.")
     isolation = serializers.CharField(

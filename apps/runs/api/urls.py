@@ -10,6 +10,16 @@ from apps.runs.api.bulk import (
     BulkStop,
     BulkSubmission,
 )
+from apps.runs.api.limits import (
+    AgentLimit,
+    AgentPause,
+    AgentResume,
+    KeyLimit,
+    LimitCollection,
+    OrganizationLimit,
+    ProjectLimit,
+    QueueCap,
+)
 from apps.runs.api.log import RunLogPages
 from apps.runs.api.queues import QueueCollection, QueuePause, QueueResume
 from apps.runs.api.schedules import (
@@ -54,6 +64,14 @@ urlpatterns = [
     path("queues", QueueCollection.as_view()),
     path("queues/<str:queue>/<str:priority>/pause", QueuePause.as_view()),
     path("queues/<str:queue>/<str:priority>/resume", QueueResume.as_view()),
+    path("queues/<str:queue>/<str:priority>/cap", QueueCap.as_view()),
+    path("limits", LimitCollection.as_view()),
+    path("limits/organization", OrganizationLimit.as_view()),
+    path("limits/projects/<str:project>", ProjectLimit.as_view()),
+    path("limits/agents/<str:agent>", AgentLimit.as_view()),
+    path("limits/keys/<path:key>", KeyLimit.as_view()),
+    path("agents/<str:agent>/pause", AgentPause.as_view()),
+    path("agents/<str:agent>/resume", AgentResume.as_view()),
     path("schedules", ScheduleCollection.as_view()),
     path("schedules/<str:schedule_id>", ScheduleDetail.as_view()),
     path("schedules/<str:schedule_id>/pause", SchedulePause.as_view()),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -9,14 +11,18 @@ from typing import Final
 from uuid import UUID
 
 from django.conf import settings
+from django.db import IntegrityError
 
 from apps.agents.types import AgentKind
 from apps.core import sql
 from apps.core.postgres import direct
 from apps.runs.services import fairness
 from apps.runs.services.fairness import Head, Pace, Room, Shares
-from apps.runs.services.leadership import SQL, Seat
+from apps.runs.services.gates import Book, Rules
+from apps.runs.services.leadership import SHARD, SQL, Seat
 from apps.runs.types import Dispatch, Message
+
+logger = logging.getLogger(__name__)
 
 # A leader numbers its messages upwards from its epoch, so no two leaders use one number. The count
 # belongs to the process: it may lead twice in one epoch.
@@ -24,6 +30,10 @@ _PER_EPOCH: Final = 2**40
 _numbers = count()
 # Messages of short runs that may wait for each slot.
 _AHEAD: Final = 3
+# So many runs of all lanes are looked at where many of them cannot pass, and so many gates in one round at
+# which some can.
+_DEEPEST: Final = 2000
+_GATES: Final = 64
 
 
 def enqueue(
@@ -54,6 +64,9 @@ class View:
     slots: int
     taken: int
     has_ready: bool
+    has_parked: bool
+    # The version of the limits; none before an engine has led.
+    rules: int | None
     has_due: bool
     has_news: bool
     has_unsealed: bool
@@ -73,7 +86,7 @@ class View:
 def look() -> View:
     """See what there is to do."""
     ttl_s = settings.AOS_WORKER_TTL.total_seconds()
-    (row,) = direct.fetch(SQL["look"], {"ttl_s": ttl_s})
+    (row,) = direct.fetch(SQL["look"], {"ttl_s": ttl_s, "shard": SHARD})
     return View(**row)
 
 
@@ -84,10 +97,17 @@ class Dispatcher:
         self.seat = seat
         self._shares = Shares()
         self._paces: dict[UUID, Pace] = {}
-        # What the last round saw: how many lanes have something to run, and how many of their runs
-        # one message may carry.
+        self._rules: Rules | None = None
+        # The agent of each version, as far as a limit over agents made us ask.
+        self._agents: dict[UUID, UUID] = {}
+        # What the last round saw: how many lanes have something to run, how many of their runs one
+        # message may carry, and how deep to look because many could not pass.
         self._lanes = 1
         self._fit = 1
+        self._depth = 0
+        self._turn = 0
+        # When a gate opens by time.
+        self._opens_in_s = math.inf
 
     def learn(self) -> None:
         """Read what the workers measured."""
@@ -98,45 +118,101 @@ class Dispatcher:
             for row in direct.fetch(SQL["paces"], {})
         }
 
-    def claim(self, room: Room) -> list[Message]:
-        """Lease as many ready runs as there is room for.
+    @property
+    def goes_on(self) -> bool:
+        """The last round parked runs and had room left: there may be others behind them."""
+        return self._depth > 0
 
-        Nothing is claimed once the seat is lost: the statement checks it.
+    @property
+    def opens_in_s(self) -> float:
+        """How long from the last round until time opens a gate at which runs wait."""
+        return self._opens_in_s
+
+    def claim(
+        self, room: Room, *, rules: int | None = None, any_parked: bool = True
+    ) -> list[Message]:
+        """Lease as many ready runs as there is room for; park those that a limit stops.
+
+        ``rules`` is the version of the limits, where it is known. Nothing is claimed once the seat is
+        lost or a limit has changed: the statement checks both.
         """
+        self._depth, depth = 0, self._depth
+        self._opens_in_s = math.inf
         if not room.now + room.ahead:
             return []
-        heads = self._look((room.now + room.ahead) * self._fit)
+        heeded = self._heed(rules)
+        book = Book(heeded, agents=self._agents)
+        book.read(heeded.wide, parked=any_parked)
+        heads = self._look(room, book, depth=depth)
+        self._meet_agents(heads, heeded)
+        book.read_for(heads)
         work = settings.AOS_MESSAGE_WORK
         chosen = fairness.choose(
-            heads, room=room, paces=self._paces, shares=self._shares, work=work
+            heads, room=room, paces=self._paces, shares=self._shares, work=work, keeper=book
         )
         self._lanes = max(1, len({head.lane_id for head in heads}))
         fits = (self._paces.get(head.version_id, Pace()).per_message(work) for head in heads)
         self._fit = max(fits, default=1)
         self._shares.forget({key for head in heads for key in (head.organization_id, head.lane_id)})
-        return self._lease(chosen)
+        if self._park(book) and len(chosen) < room.now + room.ahead:
+            self._depth = min(_DEEPEST, max(64, 4 * depth))
+        self._opens_in_s = book.next_in_s()
+        return self._lease(chosen, book)
 
-    def _look(self, wanted: int) -> list[Head]:
+    def _heed(self, version: int | None) -> Rules:
+        """The limits, read again when they are not of this version."""
+        if self._rules is None or version is None or self._rules.version != version:
+            self._rules = Rules.read()
+        return self._rules
+
+    def _look(self, room: Room, book: Book, *, depth: int) -> list[Head]:
         """The fronts of all lanes: twice what is wanted, so that turns can be taken among them."""
-        reach = min(wanted, max(2, 2 * wanted // self._lanes))
-        return [Head(**row) for row in direct.fetch(SQL["heads"], {"reach": reach})]
+        wanted = (room.now + room.ahead) * self._fit
+        reach = max(depth // self._lanes, min(wanted, max(2, 2 * wanted // self._lanes)))
+        opened = list(book.open(wanted).items())
+        if len(opened) > _GATES:
+            self._turn = (self._turn + _GATES) % len(opened)
+            opened = (opened[self._turn :] + opened[: self._turn])[:_GATES]
+        params = {
+            "reach": reach,
+            "closed": book.closed(),
+            "open": [gate for gate, _ in opened],
+            "free": [free for _, free in opened],
+        }
+        return [Head(**row) for row in direct.fetch(SQL["heads"], params)]
 
-    def _lease(self, chosen: Sequence[Sequence[Head]]) -> list[Message]:
-        if not chosen:
+    def _meet_agents(self, heads: Sequence[Head], rules: Rules) -> None:
+        unknown = {head.version_id for head in heads} - self._agents.keys()
+        if rules.about_agents and unknown:
+            rows = direct.fetch(SQL["agents_of"], {"versions": list(unknown)})
+            self._agents.update({row["version_id"]: row["agent_id"] for row in rows})
+
+    def _park(self, book: Book) -> int:
+        if not book.stopped:
+            return 0
+        params = {"runs": list(book.stopped), "gates": list(book.stopped.values())}
+        return direct.execute(SQL["park"], self.seat.params | params)
+
+    def _lease(self, chosen: Sequence[Sequence[Head]], book: Book) -> list[Message]:
+        if not chosen or self._rules is None:
             return []
         numbers = [self.seat.epoch * _PER_EPOCH + next(_numbers) for _ in chosen]
         numbered = [
             (number, head) for number, heads in zip(numbers, chosen, strict=True) for head in heads
         ]
-        rows = direct.fetch(
-            SQL["claim"],
-            self.seat.params
-            | {
-                "runs": [head.run_id for _, head in numbered],
-                "messages": [number for number, _ in numbered],
-                "deadline_s": settings.AOS_DISPATCH_DEADLINE.total_seconds(),
-            },
-        )
+        params = {
+            "rules": self._rules.version,
+            "runs": [head.run_id for _, head in numbered],
+            "messages": [number for number, _ in numbered],
+            "passes": [book.passes(head) for _, head in numbered],
+            "deadline_s": settings.AOS_DISPATCH_DEADLINE.total_seconds(),
+        }
+        try:
+            rows = direct.fetch(SQL["claim"], self.seat.params | params)
+        except IntegrityError as error:
+            # Somebody else claims beside us and took a place that we saw free.
+            logger.warning("nothing claimed, a place was taken", extra={"error": str(error)})
+            return []
         leased = {row["run_id"]: row for row in rows}
         return [
             Message(dispatches=tuple(dispatches))

@@ -12,7 +12,7 @@ from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from uuid import UUID
 
 # What a run of a version is expected to take that nobody has measured yet.
@@ -30,10 +30,15 @@ class Head:
 
     run_id: int
     lane_id: int
+    lane_gate: UUID
     organization_id: UUID
+    project_id: UUID
+    concurrency_key: str
     priority: int
     seq: int
     waited_s: float
+    # Where it is parked.
+    gate: UUID | None = None
     version_id: UUID
     public_id: UUID
     name: str
@@ -65,6 +70,19 @@ class Room:
 
     now: int
     ahead: int = 0
+
+
+class Keeper(Protocol):
+    """Who knows the limits (``gates.Book``)."""
+
+    def shuts(self, head: Head) -> bool:
+        """Whether nothing of the run's lane may start."""
+
+    def stops(self, head: Head) -> bool:
+        """Whether this run may not start, although others of its lane may."""
+
+    def take(self, head: Head) -> None:
+        """Note that the run is sent."""
 
 
 class Shares:
@@ -127,6 +145,7 @@ def choose(
     paces: Mapping[UUID, Pace],
     shares: Shares,
     work: timedelta,
+    keeper: Keeper,
 ) -> list[list[Head]]:
     """The runs to send now, as messages, in the order of their right to go."""
     packer = Packer(room, work=work)
@@ -134,12 +153,17 @@ def choose(
     for head in heads:
         by_class[head.priority].append(head)
     for priority in sorted(by_class):
-        _take_turns(by_class[priority], packer=packer, paces=paces, shares=shares)
+        _take_turns(by_class[priority], packer=packer, paces=paces, shares=shares, keeper=keeper)
     return packer.messages
 
 
 def _take_turns(
-    heads: Sequence[Head], *, packer: Packer, paces: Mapping[UUID, Pace], shares: Shares
+    heads: Sequence[Head],
+    *,
+    packer: Packer,
+    paces: Mapping[UUID, Pace],
+    shares: Shares,
+    keeper: Keeper,
 ) -> None:
     lanes: dict[UUID, dict[int, deque[Head]]] = defaultdict(lambda: defaultdict(deque))
     for head in sorted(heads, key=lambda head: head.seq):
@@ -153,7 +177,12 @@ def _take_turns(
         lane = shares.least(own)
         head = own[lane].popleft()
         pace = paces.get(head.version_id, Pace())
-        if packer.add(head, pace):
+        if keeper.shuts(head):
+            own[lane].clear()
+        elif keeper.stops(head):
+            pass
+        elif packer.add(head, pace):
+            keeper.take(head)
             cost = max(pace.mean_s, _LEAST_S)
             shares.charge(organization, cost)
             shares.charge(lane, cost)

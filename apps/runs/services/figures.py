@@ -49,7 +49,9 @@ class LaneFigures:
     queue: str
     priority: Priority
     paused: bool
+    cap: int | None
     ready: int
+    parked: int
     dispatched: int
     running: int
     oldest_s: float | None

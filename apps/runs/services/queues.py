@@ -13,7 +13,7 @@ from apps.events.services import outbox
 from apps.identity import policy
 from apps.identity.actor import Actor
 from apps.runs.models import Lane, Run, ScheduledRun
-from apps.runs.services import figures
+from apps.runs.services import figures, limits
 from apps.runs.services.figures import SQL
 from apps.runs.types import Priority, RunState
 
@@ -63,7 +63,7 @@ def why_waiting(run: Run) -> str:
         return ""
     if rows[0]["paused"]:
         return f"The queue {run.queue}/{run.get_priority_display()} is paused."
-    return _stopped() or _behind(int(rows[0]["ahead"]))
+    return limits.why_stopped(run) or _stopped() or _behind(int(rows[0]["ahead"]))
 
 
 def _stopped() -> str:

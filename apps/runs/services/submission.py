@@ -25,9 +25,9 @@ from apps.events.services import outbox
 from apps.identity import policy
 from apps.identity.actor import Actor
 from apps.projects.models import Project
-from apps.runs.errors import AgentNotReleased, KeyBusy, KeyReused
+from apps.runs.errors import AgentNotReleased, KeyBusy, KeyReused, QueueFull
 from apps.runs.models import IdempotencyKey, Run
-from apps.runs.services import inputs, letters, lifecycle
+from apps.runs.services import backlog, inputs, letters, lifecycle
 from apps.runs.services.leadership import SQL
 from apps.runs.types import Priority, RunState, TaskSpec
 from apps.sandboxes.services import environments
@@ -36,8 +36,8 @@ LONGEST_RUN: Final = timedelta(hours=24)
 _DEFAULT_TIMEOUT_S: Final = 300
 _STORED: Final = (
     *("public_id", "organization_id", "project_id", "agent_version_id", "submitted_by_id"),
-    *("rerun_of_id", "name", "queue", "priority", "spec", "retry", "labels", "trace", "trace_id"),
-    *("run_at", "queue_deadline", "timeout_s"),
+    *("rerun_of_id", "name", "queue", "priority", "spec", "retry", "labels", "concurrency_key"),
+    *("trace", "trace_id", "run_at", "queue_deadline", "timeout_s"),
 )
 
 
@@ -181,6 +181,7 @@ def _admit(by: Actor, wanted: Sequence[Wanted | AosError]) -> list[Run | AosErro
         each if isinstance(each, AosError) else _judge(by, each, doors, files) for each in wanted
     ]
     if runs := [result for result in results if isinstance(result, Run)]:
+        backlog.require_room(runs[0].organization_id, more=len(runs))
         _store(runs, by=by)
         _audit_many(by, "run.submit_many", runs)
     return results
@@ -247,6 +248,10 @@ def rerun_many(*, by: Actor, runs: Sequence[Run], act: UUID) -> list[Run | AosEr
     sql.require_transaction("submission.rerun_many")
     results = [_again(by, run) for run in runs]
     if made := [result for result in results if isinstance(result, Run)]:
+        try:
+            backlog.require_room(made[0].organization_id, more=len(made))
+        except QueueFull as full:
+            return [full if isinstance(result, Run) else result for result in results]
         _store(made, by=by)
         letters.settle({run.rerun_of_id: run.pk for run in made if run.rerun_of_id})
         _audit_many(by, "run.rerun_many", made, act=str(act))
@@ -303,6 +308,7 @@ def _task_of(run: Run) -> TaskSpec:
         timeout_s=run.timeout_s,
         retry=run.retry,
         labels=run.labels,
+        concurrency_key=run.concurrency_key,
     )
 
 
@@ -356,6 +362,7 @@ def _accept(
         by=by, project=project, version=version, task=task, files=files, rerun_of=rerun_of
     )
     slug = version.agent.slug
+    backlog.require_room(run.organization_id, more=1)
     _store([run], by=by)
     outbox.audit(
         by.ref,
@@ -390,6 +397,7 @@ def _new_run(
         spec={"input": task.input, "files": list(files)} | _given(project, version),
         retry=_retry(task.retry, version),
         labels=task.labels,
+        concurrency_key=task.concurrency_key,
         trace=trace,
         trace_id=tracing.trace_id_of(trace),
         run_at=task.run_at,

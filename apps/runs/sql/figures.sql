@@ -12,7 +12,8 @@ SELECT (SELECT count(*) FROM runs_ready) AS ready,
        (SELECT coalesce(extract(epoch FROM clock_timestamp() - min(run.created_at)), 0)::float
           FROM runs_lane lane
          CROSS JOIN LATERAL (
-               SELECT run_id FROM runs_ready WHERE lane_id = lane.id ORDER BY seq LIMIT 1) head
+               SELECT run_id FROM runs_ready WHERE lane_id = lane.id AND gate IS NULL
+                ORDER BY seq LIMIT 1) head
           JOIN runs_run run ON run.id = head.run_id) AS oldest_waiting_s,
        (SELECT count(*) FROM events_outboxentry) AS outbox,
        workers.alive AS workers,
@@ -43,15 +44,39 @@ SELECT (SELECT count(*) FROM runs_ready ready JOIN runs_lane lane ON lane.id = r
        (SELECT count(*) FROM runs_lease lease JOIN runs_lane lane ON lane.id = lease.lane_id
          WHERE lane.organization_id = %(organization_id)s) AS running;
 
+-- name: backlog
+-- How many runs of an organization wait, parked or not; counted up to the number that matters.
+SELECT count(*) AS waiting
+  FROM (SELECT
+          FROM runs_lane AS lane
+         CROSS JOIN LATERAL (
+               SELECT FROM runs_ready AS ready WHERE ready.lane_id = lane.id AND ready.gate IS NULL
+                UNION ALL
+               SELECT FROM runs_ready AS ready WHERE ready.lane_id = lane.id AND ready.gate IS NOT NULL
+               ) AS ready
+         WHERE lane.organization_id = %(organization_id)s
+         LIMIT %(most)s) AS counted;
+
+-- name: standing
+-- How many places of each gate are taken, how far its bucket is from full, and how many runs are parked at it.
+SELECT asked.gate,
+       (SELECT count(*) FROM runs_hold AS hold WHERE hold.gate = asked.gate) AS places,
+       (SELECT extract(epoch FROM full_at - clock_timestamp())::float FROM runs_bucket AS bucket
+         WHERE bucket.gate = asked.gate) AS ahead_s,
+       (SELECT count(*) FROM (SELECT FROM runs_ready WHERE gate = asked.gate LIMIT %(most)s) AS parked
+       ) AS parked
+  FROM unnest(%(gates)s::uuid[]) AS asked (gate);
+
 -- name: lanes
 -- The head of a lane is its oldest run, found by one index look-up.
-SELECT lane.queue, lane.priority, lane.paused,
-       (SELECT count(*) FROM runs_ready WHERE lane_id = lane.id) AS ready,
+SELECT lane.queue, lane.priority, lane.paused, lane.cap,
+       (SELECT count(*) FROM runs_ready WHERE lane_id = lane.id AND gate IS NULL) AS ready,
+       (SELECT count(*) FROM runs_ready WHERE lane_id = lane.id AND gate IS NOT NULL) AS parked,
        (SELECT count(*) FROM runs_lease WHERE lane_id = lane.id AND state = 'd') AS dispatched,
        (SELECT count(*) FROM runs_lease WHERE lane_id = lane.id AND state = 'r') AS running,
        (SELECT extract(epoch FROM clock_timestamp() - run.created_at)::float
           FROM runs_ready ready JOIN runs_run run ON run.id = ready.run_id
-         WHERE ready.lane_id = lane.id ORDER BY ready.seq LIMIT 1) AS oldest_s
+         WHERE ready.lane_id = lane.id AND ready.gate IS NULL ORDER BY ready.seq LIMIT 1) AS oldest_s
   FROM runs_lane lane
  WHERE lane.organization_id = %(organization_id)s
  ORDER BY lane.priority, lane.queue;
@@ -69,7 +94,8 @@ SELECT minutes_ago, count(*) FILTER (WHERE state = 'succeeded') AS succeeded,
 -- name: place_in_lane
 SELECT lane.paused, ready.run_id IS NOT NULL AS is_ready,
        (SELECT count(*) FROM (SELECT FROM runs_ready ahead
-                               WHERE ahead.lane_id = lane.id AND ahead.seq < ready.seq
+                               WHERE ahead.lane_id = lane.id AND ahead.gate IS NULL
+                                 AND ahead.seq < ready.seq
                                LIMIT %(most)s) counted) AS ahead
   FROM runs_run run
   JOIN runs_lane lane ON lane.organization_id = run.organization_id AND lane.queue = run.queue

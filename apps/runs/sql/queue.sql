@@ -31,16 +31,18 @@ UPDATE runs_leader SET expires_at = clock_timestamp() - interval '1 second'
 -- one round trip. Three, because row security looks at the run before it lets a web request write beside
 -- it, and a statement sees only what earlier ones wrote.
 INSERT INTO runs_run (public_id, organization_id, project_id, agent_version_id, submitted_by_id,
-                      rerun_of_id, name, queue, priority, spec, retry, labels, trace, trace_id, state,
-                      run_at, queue_deadline, timeout_s, attempts, crash_count, isolation)
+                      rerun_of_id, name, queue, priority, spec, retry, labels, concurrency_key, trace,
+                      trace_id, state, run_at, queue_deadline, timeout_s, attempts, crash_count,
+                      isolation)
 SELECT public_id, organization_id, project_id, agent_version_id, submitted_by_id, rerun_of_id, name,
-       queue, priority, spec, retry, labels, trace, trace_id, 'queued', run_at, queue_deadline,
+       queue, priority, spec, retry, labels, concurrency_key, trace, trace_id, 'queued', run_at,
+       queue_deadline,
        timeout_s, 0, 0, ''
   FROM jsonb_to_recordset(%(runs)s::jsonb) AS r (
        place int, public_id uuid, organization_id uuid, project_id uuid, agent_version_id uuid,
        submitted_by_id uuid, rerun_of_id bigint, name text, queue text, priority smallint, spec jsonb,
-       retry jsonb, labels jsonb, trace jsonb, trace_id text, run_at timestamptz,
-       queue_deadline timestamptz, timeout_s int)
+       retry jsonb, labels jsonb, concurrency_key text, trace jsonb, trace_id text,
+       run_at timestamptz, queue_deadline timestamptz, timeout_s int)
  ORDER BY place
 RETURNING id, public_id, created_at;
 
@@ -126,19 +128,96 @@ SELECT gone.run_id, lane.id, nextval('runs_ready_seq'), gone.dispatches, clock_t
  ORDER BY gone.due_at;
 
 -- name: heads
--- The first few runs of each lane that is not paused. Costs one index look-up for each lane and row,
--- however many wait behind them.
-SELECT lane.id AS lane_id, lane.organization_id, lane.priority, head.seq, head.run_id,
-       extract(epoch FROM clock_timestamp() - head.ready_at)::float AS waited_s,
-       run.agent_version_id AS version_id, run.public_id, run.name, run.trace
-  FROM runs_lane AS lane
- CROSS JOIN LATERAL (
-       SELECT r.run_id, r.seq, r.ready_at FROM runs_ready AS r
-        WHERE r.lane_id = lane.id
-        ORDER BY r.seq
-        LIMIT %(reach)s) AS head
-  JOIN runs_run AS run ON run.id = head.run_id
- WHERE NOT lane.paused;
+-- The first few runs of each lane that is neither paused nor closed, and of those that are parked at a gate
+-- that is open again. Costs one index look-up for each lane and row, however many wait behind them.
+SELECT head.lane_id, head.lane_gate, head.organization_id, head.priority, head.seq, head.run_id,
+       head.gate, extract(epoch FROM clock_timestamp() - head.ready_at)::float AS waited_s,
+       run.agent_version_id AS version_id, run.project_id, run.concurrency_key, run.public_id, run.name,
+       run.trace
+  FROM (
+    SELECT lane.id AS lane_id, lane.gate AS lane_gate, lane.organization_id, lane.priority, r.*
+      FROM runs_lane AS lane
+     CROSS JOIN LATERAL (
+           SELECT ready.run_id, ready.seq, ready.ready_at, ready.gate FROM runs_ready AS ready
+            WHERE ready.lane_id = lane.id AND ready.gate IS NULL
+            ORDER BY ready.seq
+            LIMIT %(reach)s) AS r
+     WHERE NOT lane.paused AND lane.gate <> ALL(%(closed)s::uuid[])
+       AND lane.organization_id <> ALL(%(closed)s::uuid[])
+    UNION ALL
+    SELECT lane.id, lane.gate, lane.organization_id, lane.priority, r.*
+      FROM unnest(%(open)s::uuid[], %(free)s::int[]) AS open (gate, free)
+     CROSS JOIN LATERAL (
+           SELECT home.organization_id
+             FROM runs_ready AS ready JOIN runs_lane AS home ON home.id = ready.lane_id
+            WHERE ready.gate = open.gate
+            LIMIT 1) AS home
+      JOIN runs_lane AS lane ON lane.organization_id = home.organization_id
+     CROSS JOIN LATERAL (
+           SELECT ready.run_id, ready.seq, ready.ready_at, ready.gate FROM runs_ready AS ready
+            WHERE ready.gate = open.gate AND ready.lane_id = lane.id
+            ORDER BY ready.seq
+            LIMIT open.free) AS r
+     WHERE NOT lane.paused AND lane.gate <> ALL(%(closed)s::uuid[])
+       AND lane.organization_id <> ALL(%(closed)s::uuid[])
+  ) AS head
+  JOIN runs_run AS run ON run.id = head.run_id;
+
+-- name: rules
+-- All limits, with the number that grows at each change of one: read together, so that they belong together.
+SELECT (SELECT rules FROM runs_leader WHERE shard = %(shard)s) AS version, limits.*
+  FROM (VALUES (1)) AS once
+  LEFT JOIN (
+       SELECT gate, organization_id, scope, cap, rate_count, rate_seconds,
+              paused_at IS NOT NULL AS paused
+         FROM runs_limit
+        UNION ALL
+       SELECT gate, organization_id, 'queue', cap, NULL, NULL, false FROM runs_lane WHERE cap IS NOT NULL
+       ) AS limits ON true;
+
+-- name: agents_of
+SELECT id AS version_id, agent_id FROM agents_agentversion WHERE id = ANY(%(versions)s::uuid[]);
+
+-- name: usage
+-- How full these gates are, and on request all those at which runs are parked: found by hopping from one to
+-- the next in the index, however many wait at each. ahead_s: how long until the bucket is full again.
+WITH RECURSIVE hop AS (
+    (SELECT gate FROM runs_ready WHERE %(parked)s AND gate IS NOT NULL ORDER BY gate LIMIT 1)
+    UNION ALL
+    SELECT (SELECT next.gate FROM runs_ready AS next
+             WHERE next.gate IS NOT NULL AND next.gate > hop.gate ORDER BY next.gate LIMIT 1)
+      FROM hop
+     WHERE hop.gate IS NOT NULL
+), asked AS (
+    SELECT gate, bool_or(parked) AS parked
+      FROM (SELECT gate, true AS parked FROM hop WHERE gate IS NOT NULL
+             UNION ALL
+            SELECT gate, false FROM unnest(%(gates)s::uuid[]) AS named (gate)) AS all_of_them
+     GROUP BY gate
+)
+SELECT gate, parked,
+       ARRAY(SELECT number FROM runs_hold AS hold WHERE hold.gate = asked.gate) AS places,
+       (SELECT extract(epoch FROM full_at - statement_timestamp())::float FROM runs_bucket AS bucket
+         WHERE bucket.gate = asked.gate) AS ahead_s
+  FROM asked;
+
+-- name: park
+-- Move runs out of their lanes to the gates that do not let them through. Not one that somebody is
+-- cancelling at this moment, and only while we lead.
+WITH seat AS MATERIALIZED (
+    SELECT 1
+      FROM runs_leader
+     WHERE shard = %(shard)s AND holder = %(holder)s AND epoch = %(epoch)s
+       AND expires_at > clock_timestamp()
+       FOR SHARE
+), pick AS MATERIALIZED (
+    SELECT r.run_id, want.gate
+      FROM seat
+     CROSS JOIN unnest(%(runs)s::bigint[], %(gates)s::uuid[]) AS want (run_id, gate)
+      JOIN runs_ready AS r ON r.run_id = want.run_id
+       FOR UPDATE OF r SKIP LOCKED
+)
+UPDATE runs_ready AS r SET gate = pick.gate FROM pick WHERE r.run_id = pick.run_id;
 
 -- name: look
 -- One glance at all that a leader may have to do, so that a round with nothing to do is one statement.
@@ -153,7 +232,9 @@ WITH alive AS (
 SELECT coalesce((SELECT sum(slots) FROM alive), 0)::int AS slots,
        (SELECT count(DISTINCT message) FROM runs_lease
          WHERE state = 'd' OR worker_id IN (SELECT id FROM alive))::int AS taken,
-       EXISTS (SELECT FROM runs_ready) AS has_ready,
+       EXISTS (SELECT FROM runs_ready WHERE gate IS NULL) AS has_ready,
+       EXISTS (SELECT FROM runs_ready WHERE gate IS NOT NULL) AS has_parked,
+       (SELECT rules FROM runs_leader WHERE shard = %(shard)s) AS rules,
        EXISTS (SELECT FROM runs_scheduled WHERE due_at <= clock_timestamp()) AS has_due,
        EXISTS (SELECT FROM events_outboxentry) AS has_news,
        EXISTS (SELECT FROM events_auditinbox) AS has_unsealed;
@@ -177,30 +258,49 @@ VALUES (%(version_id)s, %(mean_s)s, %(runs)s, clock_timestamp())
        measured_at = excluded.measured_at;
 
 -- name: claim
--- Lease the chosen runs, in their order. The seat is proved and held in the same statement, so a deposed
--- leader claims nothing; SKIP LOCKED steps over a run that somebody is cancelling at this moment, and
--- is the seat belt should two leaders overlap. The CTE is a fence: it locks exactly the rows it returns.
+-- Lease the chosen runs, in their order, with the places they take behind their gates and the tokens they
+-- spend there. The seat is proved and held in the same statement, so a deposed leader claims nothing, and
+-- nobody claims by limits that have changed; SKIP LOCKED steps over a run that somebody is cancelling at this
+-- moment, and is the seat belt should two leaders overlap: then the index over places refuses the statement
+-- of one of them. The CTE is a fence: it locks exactly the rows it returns.
 WITH seat AS MATERIALIZED (
     SELECT 1
       FROM runs_leader
      WHERE shard = %(shard)s AND holder = %(holder)s AND epoch = %(epoch)s
-       AND expires_at > clock_timestamp()
+       AND expires_at > clock_timestamp() AND rules = %(rules)s
        FOR SHARE
 ), pick AS MATERIALIZED (
-    SELECT r.run_id, want.message, want.place
+    SELECT r.run_id, want.message, want.passes, want.place
       FROM seat
-     CROSS JOIN unnest(%(runs)s::bigint[], %(messages)s::bigint[])
-           WITH ORDINALITY AS want (run_id, message, place)
+     CROSS JOIN unnest(%(runs)s::bigint[], %(messages)s::bigint[], %(passes)s::text[])
+           WITH ORDINALITY AS want (run_id, message, passes, place)
       JOIN runs_ready AS r ON r.run_id = want.run_id
        FOR UPDATE OF r SKIP LOCKED
 ), gone AS (
     DELETE FROM runs_ready AS r USING pick WHERE r.run_id = pick.run_id
-    RETURNING r.run_id, r.lane_id, r.dispatches, pick.message, pick.place
+    RETURNING r.run_id, r.lane_id, r.dispatches, pick.message, pick.passes, pick.place
+), pass AS (
+    SELECT gone.run_id, pass.*
+      FROM gone
+     CROSS JOIN LATERAL jsonb_to_recordset(gone.passes::jsonb) AS pass (
+           gate uuid, organization uuid, number int, step_s float)
+), taken AS (
+    INSERT INTO runs_hold (gate, number, run_id)
+    SELECT gate, number, run_id FROM pass WHERE number IS NOT NULL
+), spent AS (
+    INSERT INTO runs_bucket AS bucket (gate, organization_id, full_at)
+    SELECT gate, organization, statement_timestamp() + make_interval(secs => sum(step_s))
+      FROM pass
+     WHERE step_s IS NOT NULL
+     GROUP BY gate, organization
+        ON CONFLICT (gate) DO UPDATE
+       SET full_at = greatest(bucket.full_at, statement_timestamp())
+                   + (excluded.full_at - statement_timestamp())
 )
-INSERT INTO runs_lease (run_id, lane_id, token, seq, state, message, dispatched_at,
+INSERT INTO runs_lease (run_id, lane_id, token, seq, state, message, gated, dispatched_at,
                         dispatch_deadline)
-SELECT run_id, lane_id, nextval('runs_token_seq'), dispatches + 1, 'd', message, clock_timestamp(),
-       clock_timestamp() + make_interval(secs => %(deadline_s)s)
+SELECT run_id, lane_id, nextval('runs_token_seq'), dispatches + 1, 'd', message, passes IS NOT NULL,
+       clock_timestamp(), clock_timestamp() + make_interval(secs => %(deadline_s)s)
   FROM gone
  ORDER BY place
 RETURNING run_id, token, seq;

@@ -17,6 +17,7 @@ from apps.identity.models import Binding, Department
 from apps.runs.models import (
     Attempt,
     Leader,
+    Limit,
     ReadyRun,
     Run,
     RunLease,
@@ -92,6 +93,9 @@ def furnish(organization):
     )
     offers.report(host="here", profiles=[PROFILE], images=[IMAGE])
     schedule = make_schedule(project=project, agent=agent)
+    Limit.objects.create(
+        organization_id=organization.pk, scope="project", project=project, gate=project.pk, cap=3
+    )
     ScheduleFire.objects.create(schedule=schedule, fire_at=Now(), outcome="submitted", run=run)
     with transaction.atomic():
         relay.move(500)

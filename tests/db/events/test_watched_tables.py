@@ -18,7 +18,7 @@ from apps.identity.services import bindings, people, tokens
 from apps.identity.types import Role
 from apps.projects.models import Project, WorkspaceFile
 from apps.projects.services import files, projects
-from apps.runs.models import Lane, Run, Schedule
+from apps.runs.models import Lane, Limit, Run, Schedule
 from apps.runs.services import control
 from apps.sandboxes.models import Environment
 from tests.factories import (
@@ -36,6 +36,8 @@ UNWATCHED = {
     "runs_ready": "how runs move is their own log; their birth and their cancelling are watched",
     "runs_scheduled": "the same",
     "runs_lease": "the same",
+    "runs_hold": "the same",
+    "runs_bucket": "the same",
     "runs_pace": "what workers measured",
     "runs_attempt": "the same",
     "runs_event": "the log of a run itself: append-only",
@@ -109,6 +111,10 @@ SILENT = {
         egress={"mode": "open"}
     ),
     "a lane paused": lambda by, run: Lane.objects.update(paused=True),
+    "a lane capped": lambda by, run: Lane.objects.update(cap=1),
+    "a limit set": lambda by, run: Limit.objects.create(
+        organization_id=run.organization_id, scope="organization", gate=run.organization_id, cap=1
+    ),
 }
 
 

@@ -28,6 +28,9 @@ def heads(number, *, organization=A, lane=1, version=SCRIPT, priority=1, after=c
         Head(
             run_id=seq,
             lane_id=lane,
+            lane_gate=uuid4(),
+            project_id=uuid4(),
+            concurrency_key="",
             organization_id=organization,
             priority=priority,
             seq=seq,
@@ -42,7 +45,22 @@ def heads(number, *, organization=A, lane=1, version=SCRIPT, priority=1, after=c
 
 
 def chosen(waiting, room, shares=None):
-    return choose(waiting, room=room, paces=PACES, shares=shares or Shares(), work=WORK)
+    return choose(
+        waiting, room=room, paces=PACES, shares=shares or Shares(), work=WORK, keeper=Open()
+    )
+
+
+class Open:
+    """No limits."""
+
+    def shuts(self, head):
+        return False
+
+    def stops(self, head):
+        return False
+
+    def take(self, head):
+        pass
 
 
 def by_organization(messages):
@@ -66,6 +84,7 @@ def test_no_message_carries_more_than_fifty():
         paces={LIGHT: Pace(mean_s=0.000_01, is_light=True)},
         shares=Shares(),
         work=WORK,
+        keeper=Open(),
     )
 
     assert [len(message) for message in messages] == [50]
@@ -73,7 +92,12 @@ def test_no_message_carries_more_than_fifty():
 
 def test_what_nobody_has_measured_is_taken_for_long():
     messages = choose(
-        heads(5, version=uuid4()), room=Room(now=2, ahead=9), paces={}, shares=Shares(), work=WORK
+        heads(5, version=uuid4()),
+        room=Room(now=2, ahead=9),
+        paces={},
+        shares=Shares(),
+        work=WORK,
+        keeper=Open(),
     )
 
     assert [len(message) for message in messages] == [1, 1]
