@@ -12,7 +12,7 @@ from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_GET, require_POST
 
-from apps.hub import frame
+from apps.hub import frame, limiting
 from apps.hub.visiting import HubRequest, may, signed_in
 from apps.identity import policy
 from apps.identity.actor import Actor
@@ -74,7 +74,8 @@ def _figures(by: Actor) -> dict[str, Any]:
     return {
         "platform": figures.platform(),
         "lanes": lanes,
-        "waiting": sum(lane.ready for lane in lanes),
+        "waiting": sum(lane.ready + lane.parked for lane in lanes),
+        "parked": sum(lane.parked for lane in lanes),
         "moving": sum(lane.dispatched + lane.running for lane in lanes),
         "oldest_s": max((lane.oldest_s for lane in lanes if lane.oldest_s), default=None),
         "workers": _workers(),
@@ -83,6 +84,7 @@ def _figures(by: Actor) -> dict[str, Any]:
         "failed": sum(minute.others for minute in minutes),
         "chart": {"width": _WIDTH, "height": _HEIGHT},
         "may_manage": policy.allows(by, "queue.manage"),
+        **limiting.context(by),
     }
 
 

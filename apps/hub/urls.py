@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from apps.hub import account, bulk, letters, provider, queue, schedules, start, views
+from apps.hub import account, bulk, letters, limiting, provider, queue, schedules, start, views
 from apps.hub.access import accounts, checks, departments, grants, people, roles
 from apps.hub.audit import pages as audit
 from apps.hub.sandboxes import environments, images, scripts
@@ -143,6 +143,10 @@ urlpatterns = [
     path("runs/<uuid:public_id>/rerun", views.run_rerun, name="run_rerun"),
     path("queue", queue.queue, name="queue"),
     path("queue/hold", queue.queue_hold, name="queue_hold"),
+    path("queue/cap", limiting.queue_cap, name="queue_cap"),
+    path("queue/limit", limiting.limit_set, name="limit_set"),
+    path("queue/limit/remove", limiting.limit_remove, name="limit_remove"),
+    path("queue/agent", limiting.agent_hold, name="agent_hold"),
     path("schedules", schedules.schedule_list, name="schedules"),
     path("schedules/new", schedules.schedule_new, name="schedule_new"),
     path("schedules/preview", schedules.schedule_preview, name="schedule_preview"),

@@ -24,6 +24,7 @@ from apps.projects.models import Project
 from apps.runs.types import (
     DISPATCHED,
     FINAL,
+    LONGEST_CONCURRENCY_KEY,
     BulkState,
     BulkVerb,
     CatchUp,
@@ -109,7 +110,9 @@ class Run(models.Model):
     spec = models.JSONField()
     retry = models.JSONField(default=dict)
     labels = models.JSONField(default=dict)
-    concurrency_key = models.CharField(max_length=200, blank=True, db_default="")
+    concurrency_key = models.CharField(
+        max_length=LONGEST_CONCURRENCY_KEY, blank=True, db_default=""
+    )
     trace = models.JSONField()
     trace_id = models.CharField(max_length=32)
     state = models.CharField(max_length=16, choices=RunState, default=RunState.QUEUED)
@@ -272,7 +275,7 @@ class Limit(BaseModel):
     gate = models.UUIDField(unique=True)
     project = models.ForeignKey(Project, on_delete=models.CASCADE, null=True, related_name="+")
     agent = models.ForeignKey(Agent, on_delete=models.CASCADE, null=True, related_name="+")
-    key = models.CharField(max_length=200, blank=True)
+    key = models.CharField(max_length=LONGEST_CONCURRENCY_KEY, blank=True)
     cap = models.PositiveIntegerField(null=True)
     # So many starts in so many seconds.
     rate_count = models.PositiveIntegerField(null=True)
@@ -311,6 +314,11 @@ class Limit(BaseModel):
 
     def __str__(self) -> str:
         return f"{self.scope} {self.name}".strip()
+
+    @property
+    def is_set(self) -> bool:
+        """Whether it limits anything besides a pause."""
+        return any((self.cap, self.rate_count, self.queue_limit))
 
     @property
     def rate(self) -> dict[str, int] | None:

@@ -60,6 +60,10 @@ class Priority(models.IntegerChoices):
     BULK = 2, "bulk"
 
 
+CONCURRENCY_KEY: Final = r"\A[A-Za-z0-9][A-Za-z0-9._:/@-]*\Z"
+LONGEST_CONCURRENCY_KEY: Final = 200
+
+
 class LimitScope(models.TextChoices):
     """What a limit is about. Queues have theirs on the lane."""
 

@@ -33,3 +33,22 @@ def test_a_queue_is_held_and_its_runs_say_why_they_wait(visitor, person, project
 
     page.goto(f"/runs/{run.public_id}")
     expect(page.get_by_text("The queue default/normal is paused.")).to_be_visible()
+
+
+def test_a_key_is_limited_and_its_runs_say_why_they_wait(visitor, person, project):
+    make_worker(name="kiosk")
+    run = make_run(project=project, concurrency_key="invoices")
+    page = visitor.page(person(Role.ADMIN))
+    page.goto("/queue")
+    page.get_by_label("Key", exact=True).fill("invoices")
+    page.get_by_label("At once").fill("3")
+    page.get_by_role("button", name="Set it").click()
+    expect(page.get_by_role("cell", name="0 of 3")).to_be_visible()
+
+    page.get_by_label("Agent", exact=True).select_option(run.agent_version.agent.slug)
+    page.get_by_label("Why").fill("the bank is closed")
+    page.get_by_role("button", name="Pause it").click()
+    expect(page.get_by_text("the bank is closed")).to_be_visible()
+
+    page.goto(f"/runs/{run.public_id}")
+    expect(page.get_by_text("is paused: the bank is closed.")).to_be_visible()

@@ -7,7 +7,15 @@ from rest_framework import serializers
 
 from apps.core.rest.strict import StrictSerializer
 from apps.runs.models import Artifact, Run, RunEvent
-from apps.runs.types import DISPATCHED, EventKind, Priority, RunState, TaskSpec
+from apps.runs.types import (
+    CONCURRENCY_KEY,
+    DISPATCHED,
+    LONGEST_CONCURRENCY_KEY,
+    EventKind,
+    Priority,
+    RunState,
+    TaskSpec,
+)
 
 _DAY_S = 24 * 60 * 60
 PRIORITIES = [label for _, label in Priority.choices]
@@ -35,7 +43,7 @@ class ConcurrencyKeyField(serializers.RegexField):
     """A name for what runs share and must not use all at once."""
 
     def __init__(self, **fields: Any) -> None:
-        super().__init__(r"\A[A-Za-z0-9][A-Za-z0-9._:/@-]*\Z", max_length=200, **fields)
+        super().__init__(CONCURRENCY_KEY, max_length=LONGEST_CONCURRENCY_KEY, **fields)
 
 
 class TaskRequestSerializer(StrictSerializer):

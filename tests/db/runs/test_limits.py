@@ -34,7 +34,7 @@ from apps.runs.services.dispatch import Dispatcher
 from apps.runs.services.fairness import Room
 from apps.runs.services.gates import Rate
 from apps.runs.types import Failure, Lease, Priority, TaskSpec
-from tests.faces import api, problem
+from tests.faces import api, problem, session
 from tests.faces import key as idempotency_key
 from tests.factories import (
     make_actor,
@@ -761,3 +761,63 @@ def test_what_a_limit_may_say(by, path, body, status):
     answer = api(by.user).put(f"/api/limits/{path}", body, format="json")
 
     assert answer.status_code == status, answer.content
+
+
+# --- on the queue page ----------------------------------------------------------------------------
+
+
+def test_administrators_set_limits_on_the_queue_page(seat, project, by):
+    client = session(by.user)
+    agent = make_agent(organization=project.organization)
+    runs(3, project, agent=agent, concurrency_key=KEY)
+    sent = {"about": "key", "key": KEY, "cap": "2", "count": "9", "seconds": "60"}
+    assert client.post("/queue/limit", sent).status_code == 302
+    claim(seat)
+    client.post("/queue/cap", {"queue": "default", "priority": "normal", "cap": "7"})
+    client.post("/queue/agent", {"agent": agent.slug, "paused": "true", "reason": "closed today"})
+
+    seen = client.get("/queue").content.decode()
+
+    for words in ("2 of 2", "9 in", "2 of 7", "closed today", "1 of them for a limit"):
+        assert words in seen, words
+    client.post("/queue/limit/remove", {"about": f"key:{KEY}"})
+    client.post("/queue/agent", {"agent": agent.slug, "paused": "false"})
+    client.post("/queue/cap", {"queue": "default", "priority": "normal", "cap": ""})
+    assert not Limit.objects.exists()
+    assert not Lane.objects.exclude(cap=None).exists()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"about": "key", "key": "two words", "cap": "1"},
+        {"about": "key", "key": KEY, "cap": "many"},
+        {"about": "key", "key": KEY, "cap": ""},
+        {"about": "organization", "count": "5"},
+        {"about": "organization", "cap": "0"},
+    ],
+    ids=str,
+)
+def test_a_wrong_form_says_what_is_wrong(by, wrong):
+    client = session(by.user)
+
+    client.post("/queue/limit", wrong)
+
+    assert (
+        "must be" in (seen := client.get("/queue").content.decode())
+        or "needs" in seen
+        or "say at least" in seen
+    )
+    assert not Limit.objects.exists()
+
+
+def test_operators_see_limits_and_cannot_set_them(project, by):
+    limits.put(by=by, about=limits.of_project(project), cap=4)
+    client = session(make_actor(Role.OPERATOR, organization=project.organization).user)
+
+    seen = client.get("/queue").content.decode()
+
+    assert "0 of 4" in seen
+    assert "Set a limit" not in seen
+    for path in ("limit", "limit/remove", "cap", "agent"):
+        assert client.post(f"/queue/{path}", {"about": "organization"}).status_code == 403
