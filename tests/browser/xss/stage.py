@@ -22,7 +22,8 @@ from apps.identity.adminsite import site
 from apps.identity.models import ProviderAccount, SignIn, User
 from apps.identity.types import Role
 from apps.projects.models import Project
-from apps.runs.models import Artifact, BulkAct, Run, ScheduleFire
+from apps.runs.models import Artifact, BulkAct, Limit, Run, ScheduleFire
+from apps.runs.services import gates
 from apps.runs.types import TaskSpec
 from apps.sandboxes.models import Environment, HostImage, HostProfile, Sandbox
 from tests.browser.xss.corpus import PLAIN, Volley
@@ -205,6 +206,15 @@ def _records(organization_id: Any, project: Project, run: Run, by: Actor) -> Non
             image="base",
             worker="w1",
             created_at=Now(),
+        )
+        Limit.objects.create(
+            organization_id=organization_id,
+            scope="key",
+            key="invoices",
+            gate=gates.of_key(organization_id, "invoices"),
+            cap=3,
+            paused_at=Now(),
+            pause_reason="the bank is closed",
         )
         BulkAct.objects.create(
             organization_id=organization_id,
