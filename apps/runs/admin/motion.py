@@ -13,13 +13,13 @@ from django.utils.safestring import SafeString
 from unfold.decorators import display
 
 from apps.identity.adminsite import Window, site
+from apps.runs.limit_models import Limit
 from apps.runs.models import (
     Artifact,
     Attempt,
     BulkAct,
     DeadLetter,
     Lane,
-    Limit,
     ReadyRun,
     RunLease,
     ScheduledRun,

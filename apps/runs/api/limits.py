@@ -21,7 +21,7 @@ from apps.identity.rest import actor
 from apps.projects.models import Project
 from apps.runs.api.queues import QueueSerializer, lane_of, priority_of
 from apps.runs.api.serializers import ConcurrencyKeyField
-from apps.runs.models import Limit
+from apps.runs.limit_models import Limit
 from apps.runs.services import limits
 from apps.runs.services.gates import Rate
 from apps.runs.services.limits import About, Standing

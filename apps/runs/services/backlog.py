@@ -18,7 +18,7 @@ from django.db import connection
 
 from apps.core import sql, tenancy
 from apps.runs.errors import QueueFull
-from apps.runs.models import Limit
+from apps.runs.limit_models import Limit
 from apps.runs.services.figures import SQL
 
 # Of the room that a count found, the share that may be filled without another.

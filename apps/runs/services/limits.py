@@ -21,7 +21,8 @@ from apps.events.services import changes, outbox
 from apps.identity import policy
 from apps.identity.actor import Actor
 from apps.projects.models import Project
-from apps.runs.models import Lane, Limit, Run
+from apps.runs.limit_models import Limit
+from apps.runs.models import Lane, Run
 from apps.runs.services import backlog, figures, gates
 from apps.runs.services.gates import Rate
 from apps.runs.types import LimitScope, Priority

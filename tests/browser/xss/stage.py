@@ -22,7 +22,8 @@ from apps.identity.adminsite import site
 from apps.identity.models import ProviderAccount, SignIn, User
 from apps.identity.types import Role
 from apps.projects.models import Project
-from apps.runs.models import Artifact, BulkAct, Limit, Run, ScheduleFire
+from apps.runs.limit_models import Limit
+from apps.runs.models import Artifact, BulkAct, Run, ScheduleFire
 from apps.runs.services import gates
 from apps.runs.types import TaskSpec
 from apps.sandboxes.models import Environment, HostImage, HostProfile, Sandbox

@@ -14,16 +14,8 @@ from apps.events.services import outbox, relay
 from apps.events.types import EventType, Subject
 from apps.identity.adminsite import Window, site
 from apps.identity.models import Binding, Department
-from apps.runs.models import (
-    Attempt,
-    Leader,
-    Limit,
-    ReadyRun,
-    Run,
-    RunLease,
-    ScheduledRun,
-    ScheduleFire,
-)
+from apps.runs.limit_models import Limit
+from apps.runs.models import Attempt, Leader, ReadyRun, Run, RunLease, ScheduledRun, ScheduleFire
 from apps.sandboxes.models import Sandbox
 from apps.sandboxes.services import offers
 from apps.sandboxes.types import ImageReport, ProfileReport

@@ -18,7 +18,8 @@ from apps.identity.services import bindings, people, tokens
 from apps.identity.types import Role
 from apps.projects.models import Project, WorkspaceFile
 from apps.projects.services import files, projects
-from apps.runs.models import Lane, Limit, Run, Schedule
+from apps.runs.limit_models import Limit
+from apps.runs.models import Lane, Run, Schedule
 from apps.runs.services import control
 from apps.sandboxes.models import Environment
 from tests.factories import (

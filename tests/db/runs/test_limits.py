@@ -17,7 +17,8 @@ from apps.core.errors import Invalid, NotAllowed, NotFound
 from apps.events.models import AuditEntry
 from apps.identity.types import Role
 from apps.runs.errors import QueueFull
-from apps.runs.models import Bucket, Hold, Lane, Limit, ReadyRun, Run, RunLease
+from apps.runs.limit_models import Bucket, Hold, Limit
+from apps.runs.models import Lane, ReadyRun, Run, RunLease
 from apps.runs.services import (
     backlog,
     control,
