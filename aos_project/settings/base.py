@@ -202,6 +202,8 @@ SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
 # How long a password that somebody else set can be exchanged for one's own.
 AOS_FIRST_PASSWORD = timedelta(hours=env.integer("AOS_FIRST_PASSWORD_HOURS", default=72, minimum=1))
+# Nobody gets in with a password alone: who has no authenticator app sets one up at the door.
+AOS_REQUIRE_SECOND_FACTOR = env.flag("AOS_REQUIRE_SECOND_FACTOR", default=False)
 # A browser is signed out this long after the person's last act, and this long after the sign-in in
 # any case; ``apps.identity.lifetime`` says what an act is.
 AOS_SESSION_IDLE = timedelta(minutes=env.integer("AOS_SESSION_IDLE_MINUTES", default=60, minimum=1))

@@ -99,11 +99,15 @@ def login_code(request: HubRequest) -> HttpResponse:
 
 def _enter(request: HttpRequest, user: User, *, how: str, wanted: str) -> HttpResponse:
     """Let the person in, once their password is their own."""
-    if user.first_password_until is None:
+    if user.first_password_until is not None:
+        step = "login_password"
+    elif settings.AOS_REQUIRE_SECOND_FACTOR and not second_factor.is_on(user):
+        step = "login_factor"
+    else:
         let_in(request, user, how=how)
         return redirect(wanted)
     request.session[_OWN] = {"user": str(user.pk), "at": clock.now().isoformat(), "how": how}
-    return redirect(f"{reverse('login_password')}?{urlencode({'next': wanted})}")
+    return redirect(f"{reverse(step)}?{urlencode({'next': wanted})}")
 
 
 @sensitive_post_parameters()
@@ -125,10 +129,38 @@ def login_password(request: HubRequest) -> HttpResponse:
             context["error"] = error.errors[0]["rule"]
         else:
             del request.session[_OWN]
-            let_in(request, User.objects.get(pk=user.pk), how=own["how"])
-            return redirect(context["next"])
+            user = User.objects.get(pk=user.pk)
+            return _enter(request, user, how=own["how"], wanted=context["next"])
     status = 422 if "error" in context else 200
     return render(request, "hub/login_password.html", context, status=status)
+
+
+@never_cache
+@require_http_methods(["GET", "POST"])
+def login_factor(request: HubRequest) -> HttpResponse:
+    """Set up an app before coming in, where a password alone lets nobody in."""
+    own = request.session.get(_OWN)
+    user = _found(own, lasts=_OWN_LASTS) if own else None
+    if own is None or user is None or user.first_password_until or second_factor.is_on(user):
+        request.session.pop(_OWN, None)
+        messages.error(request, "That took too long. Sign in again.")
+        return redirect("login")
+    by = Actor(user=user)
+    setup = second_factor.pending(user) or second_factor.begin(by=by)
+    context: dict[str, Any] = {"next": next_page(request), "setup": setup}
+    context["picture"] = segno.make(setup.uri, error="m").svg_data_uri(scale=5, border=2)
+    if request.method == "POST":
+        try:
+            context["codes"] = second_factor.confirm(
+                by=by, code=request.POST.get("code", "").strip()
+            )
+        except Invalid as error:
+            context["error"] = error.errors[0]["rule"]
+        else:
+            del request.session[_OWN]
+            let_in(request, user, how=f"{own['how']} and code")
+    status = 422 if "error" in context else 200
+    return render(request, "hub/login_factor.html", context, status=status)
 
 
 def _by(proof_given: str) -> str:

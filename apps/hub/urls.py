@@ -18,6 +18,7 @@ urlpatterns = [
     path("login", account.Login.as_view(), name="login"),
     path("login/code", account.login_code, name="login_code"),
     path("login/password", account.login_password, name="login_password"),
+    path("login/factor", account.login_factor, name="login_factor"),
     path("login/provider", provider.begin, name="provider_begin"),
     path("login/provider/back", provider.back, name="provider_back"),
     path("login/provider/end", provider.end, name="provider_end"),

@@ -35,6 +35,7 @@ SPECIAL: Final[Mapping[tuple[str, str], str]] = {
     ("POST", "login"): SIGN_IN,
     ("POST", "login/code"): SIGN_IN,
     ("POST", "login/password"): SIGN_IN,
+    ("POST", "login/factor"): SIGN_IN,
     ("POST", "account/verify"): SIGN_IN,
     ("POST", "account/password"): SIGN_IN,
     ("POST", "api/run"): "submit",

@@ -26,6 +26,7 @@ PUBLIC = {
     "login",
     "login/code",
     "login/password",
+    "login/factor",
     "login/provider",
     "login/provider/back",
     "login/provider/end",

@@ -83,8 +83,10 @@ def confirm(*, by: Actor, code: str) -> list[str]:
 
 @transaction.atomic
 def remove(*, by: Actor) -> None:
-    """Turn it off. Removing what is not there is harmless."""
+    """Turn it off. Removing what is not there is harmless. Raises ``Conflict`` where it is required."""
     policy.require_fresh(by, "token.manage")
+    if settings.AOS_REQUIRE_SECOND_FACTOR:
+        raise Conflict(reason="A second factor is required here. Ask an admin to reset yours.")
     user = _locked(by)
     removed, _ = SecondFactor.objects.filter(user=user).delete()
     RecoveryCode.objects.filter(user=user).delete()

@@ -352,6 +352,7 @@ def forms(stage: Stage, payload: str) -> Iterator[tuple[str, dict[str, str]]]:
     yield "/account/password", {"old": payload, "new": payload}
     yield "/account/second-factor", {"code": payload}
     yield "/login/code", {"code": payload, "next": payload}
+    yield "/login/factor", {"code": payload, "next": payload}
     yield "/login/password", {"new": payload, "next": payload}
     yield "/login", {"username": payload, "password": payload, "next": payload}
     yield reverse("admin:projects_project_add"), {"name": payload, "slug": payload}
