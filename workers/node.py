@@ -29,6 +29,10 @@ from workers.together import Together
 logger = logging.getLogger(__name__)
 
 _TICK_S: Final = 0.2
+# Dispatch deadlines without a message, while runs are sent again and again.
+_DEAF_AFTER: Final = 2
+# Beyond the drain, for a process that does not even hear that it shall end.
+_DEAF_GRACE_S: Final = 10.0
 
 
 class Stop(StrEnum):
@@ -81,6 +85,8 @@ class Node:
         self._stopping = threading.Event()
         self._strays: frozenset[Lease] = frozenset()
         self._last_answer = time.monotonic()
+        self._messages = 0
+        self._heard = time.monotonic()
         self.row = self._join()
         #: Take up a run, alone in its message; ``None`` when it is not ours any more.
         self.start_run: Together[Lease, Started | None] = Together(self._start_runs)
@@ -99,6 +105,19 @@ class Node:
     def start(self) -> None:
         for target in (self._beat_for_ever, self._tick_for_ever, self._watch_for_ever):
             threading.Thread(target=target, name=target.__name__, daemon=True).start()
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Count a message that arrived, for as long as it takes up a slot."""
+        with self._lock:
+            self._messages += 1
+            self._heard = time.monotonic()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._messages -= 1
+                self._heard = time.monotonic()
 
     @contextmanager
     def holding(
@@ -160,11 +179,31 @@ class Node:
                 task.stop(Stop.CANCELLED)
             elif task.lease not in orders.held:
                 task.stop(Stop.LOST)
+        if not orders.draining:
+            self._restart_if_deaf(unread=orders.unread)
         if orders.superseded:
             # Ends the consumer as well: two processes of one name would take runs from each other.
             logger.error("another process has taken this worker's name", extra={"node": self.name})
             os.kill(os.getpid(), signal.SIGTERM)
             self._stopping.set()
+
+    def _restart_if_deaf(self, *, unread: bool) -> None:
+        """End, to be started again, when messages are there, we have room, and none arrives.
+
+        A consumer may lose its queue while the process lives and beats. It counts as room for the engine,
+        which would send it runs again and again.
+        """
+        silence = time.monotonic() - self._heard
+        patience = _DEAF_AFTER * settings.AOS_DISPATCH_DEADLINE.total_seconds()
+        if not unread or self._messages >= self._slots or silence < patience:
+            return
+        logger.error("messages wait and none arrives here, starts anew", extra={"node": self.name})
+        fleet.drain(incarnation=self.row.incarnation)
+        os.kill(os.getpid(), signal.SIGTERM)
+        grace = settings.AOS_DRAIN.total_seconds() + _DEAF_GRACE_S
+        last = threading.Timer(grace, os.kill, [os.getpid(), signal.SIGKILL])
+        last.daemon = True
+        last.start()
 
     def _disown_strays(self, held: frozenset[Lease]) -> None:
         """Let go of leases that no task of ours works on, twice in a row.

@@ -56,7 +56,7 @@ def _at_work() -> Iterator[None]:
     close_old_connections()
     failpoints.hit(Place.RECEIVED)
     try:
-        with direct.line():
+        with lifespan.node().at_work(), direct.line():
             yield
     finally:
         lifespan.look_for_more()

@@ -7,11 +7,12 @@ import signal
 import time
 
 import pytest
+from celery import Celery
 
 from apps.events.models import Event
 from apps.events.types import EventType
 from apps.runs.models import Attempt, Leader, Run, RunEvent, RunLease, WorkerNode
-from apps.runs.services import control
+from apps.runs.services import control, dispatch, leadership
 from apps.runs.types import EventKind, RunState
 from tests.factories import make_actor, make_agent, make_project, make_run
 from tests.support.platform import SLOW, Platform, kill, private_valkey, wait_for
@@ -189,3 +190,43 @@ def test_a_worker_stalled_past_its_lease_is_fenced_off(platform):
     time.sleep(2)
     assert _receipts(run) == 1
     assert Attempt.objects.filter(run=run).count() == 2
+
+
+def test_a_worker_that_messages_do_not_reach_any_more_ends_to_be_started_anew(platform):
+    """Its consumer has lost the queue, as after some reconnects; process and heartbeat are well."""
+    platform.overrides["AOS_DISPATCH_DEADLINE_SECONDS"] = "2"
+    platform.engine()
+    deaf = platform.worker()
+    wait_for("a worker", WorkerNode.objects.exists)
+    app = Celery(broker=platform.env["REDIS_URL"])
+    queue = f"{platform.env['AOS_INSTANCE']}.runs"
+    wait_for(
+        "the worker to leave its queue",
+        lambda: app.control.cancel_consumer(queue, reply=True, timeout=1),
+    )
+    run = _submit()
+
+    wait_for("its end", lambda: deaf.poll() is not None, seconds=40)
+
+    assert not Attempt.objects.filter(run=run).exists()
+    platform.worker()
+    wait_for("the receipt", lambda: _ended(run))
+    assert Attempt.objects.filter(run=run).count() == 1
+
+
+def test_an_idle_worker_whose_message_was_lost_goes_on(platform):
+    """Unlike the one above: what is lost once arrives when it is sent again."""
+    platform.overrides["AOS_DISPATCH_DEADLINE_SECONDS"] = "2"
+    worker = platform.worker()
+    node = wait_for("a worker", WorkerNode.objects.first)
+    seat = leadership.take("test")
+    run = _submit()
+    dispatch.claim(seat, slots=1)
+    time.sleep(4)
+    dispatch.hand_back_overdue()
+    leadership.leave(seat)
+    platform.engine()
+
+    wait_for("the receipt", lambda: _ended(run))
+    assert worker.poll() is None
+    assert not WorkerNode.objects.get(pk=node.pk).draining

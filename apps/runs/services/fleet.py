@@ -27,6 +27,8 @@ class Orders:
 
     superseded: bool
     draining: bool
+    # Whether some run is sent again and again, and nobody takes it up.
+    unread: bool
     held: frozenset[Lease]
     cancelled: frozenset[Lease]
 
@@ -48,14 +50,18 @@ def join(*, name: str, host: str, pid: int, slots: int) -> WorkerNode:
 
 def beat(*, worker_id: int, running: int) -> Orders:
     """Say that the worker lives; learn what it still holds and what is to be cancelled."""
-    rows = sql.fetch(SQL["beat"], {"worker_id": worker_id, "running": running})
+    deadline_s = settings.AOS_DISPATCH_DEADLINE.total_seconds()
+    rows = sql.fetch(
+        SQL["beat"], {"worker_id": worker_id, "running": running, "deadline_s": deadline_s}
+    )
     if not rows:
         none: frozenset[Lease] = frozenset()
-        return Orders(superseded=True, draining=True, held=none, cancelled=none)
+        return Orders(superseded=True, draining=True, unread=False, held=none, cancelled=none)
     leases = sql.fetch(SQL["orders"], {"worker_id": worker_id})
     return Orders(
         superseded=False,
         draining=rows[0]["draining"],
+        unread=rows[0]["unread"],
         held=frozenset(Lease(run_id=row["run_id"], token=row["token"]) for row in leases),
         cancelled=frozenset(
             Lease(run_id=row["run_id"], token=row["token"]) for row in leases if row["cancelled"]

@@ -488,11 +488,16 @@ SELECT run_id FROM runs_ready
  LIMIT %(limit)s;
 
 -- name: beat
--- A worker says it is alive. No row back: another incarnation has taken its name, and it must stop.
+-- A worker says it is alive. No row back: another incarnation has taken its name, and it must stop. It is told
+-- whether a run was sent three times by now, the last one a while ago, and nobody took it up.
 UPDATE runs_worker
    SET last_seen = clock_timestamp(), running = %(running)s
  WHERE id = %(worker_id)s AND gone_at IS NULL
-RETURNING draining;
+RETURNING draining, EXISTS (
+    SELECT FROM runs_lease AS lease JOIN runs_run AS run ON run.id = lease.run_id
+     WHERE lease.state = 'd' AND lease.seq - run.attempts > 2
+       AND lease.dispatched_at < clock_timestamp() - make_interval(secs => %(deadline_s)s / 2)
+       ) AS unread;
 
 -- name: orders
 -- What a worker still holds, and which of it people want cancelled.
