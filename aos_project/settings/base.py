@@ -179,6 +179,10 @@ AOS_OIDC_CREATE_PEOPLE = env.flag("AOS_OIDC_CREATE_PEOPLE", default=False)
 AOS_OIDC_ROLES = env.mapping("AOS_OIDC_ROLES", default="")
 # Without it only owners get in with a password, through a door for emergencies.
 AOS_PASSWORD_SIGN_IN = env.flag("AOS_PASSWORD_SIGN_IN", default=True)
+
+# Whether acts that the permission matrix flags two-person need somebody else's consent before they
+# take place. Off by default: whoever is alone in an installation would have nobody to ask.
+AOS_TWO_PERSON = env.flag("AOS_TWO_PERSON", default=False)
 if AOS_OIDC_ISSUER and not (AOS_OIDC_CLIENT_ID and AOS_OIDC_ORGANIZATION):
     raise ImproperlyConfigured(
         "AOS_OIDC_ISSUER needs AOS_OIDC_CLIENT_ID and AOS_OIDC_ORGANIZATION."

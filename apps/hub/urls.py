@@ -3,7 +3,7 @@ from __future__ import annotations
 from django.urls import path
 
 from apps.hub import account, bulk, letters, limiting, provider, queue, schedules, start, views
-from apps.hub.access import accounts, checks, departments, grants, people, roles
+from apps.hub.access import accounts, checks, departments, grants, people, proposals, roles
 from apps.hub.audit import pages as audit
 from apps.hub.sandboxes import environments, images, scripts
 
@@ -116,6 +116,9 @@ urlpatterns = [
     ),
     path("access/service-accounts", accounts.index, name="access_accounts"),
     path("access/service-accounts/new", accounts.create, name="access_account_create"),
+    path("access/proposals", proposals.index, name="access_proposals"),
+    path("access/proposals/<uuid:proposal_id>/accept", proposals.accept, name="access_accept"),
+    path("access/proposals/<uuid:proposal_id>/decline", proposals.decline, name="access_decline"),
     path("access/roles", roles.index, name="access_roles"),
     path("access/grant", grants.grant, name="access_grant"),
     path("access/bindings/<uuid:binding_id>", grants.revoke, name="access_revoke"),

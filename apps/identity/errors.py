@@ -21,6 +21,16 @@ class StepUpRequired(AosError):
     template = "{action} needs a fresh proof that it is you: open /account/verify, then try again."
 
 
+class SecondPersonNeeded(AosError):
+    code = "second_person_needed"
+    title = "This takes two people"
+    status = HTTPStatus.CONFLICT
+    template = (
+        "Nobody becomes an owner here by one person's act. Propose the person "
+        "(POST /api/rbac/proposals); another owner has to agree."
+    )
+
+
 class ScopeMissing(AosError):
     code = "scope_missing"
     title = "Token scope missing"

@@ -26,7 +26,8 @@ class Rule:
     ``over`` lists the places at which a binding can grant it. ``anywhere`` actions are granted by the
     role at any of them, because they are about one's own things or shown to all who belong.
     ``audited`` actions leave an entry in the audit log; ``step_up`` ones need a session that has proved
-    lately who it is.
+    lately who it is; ``two_person`` ones take place when somebody else agrees, where
+    ``AOS_TWO_PERSON`` says so.
     """
 
     summary: str
@@ -36,6 +37,7 @@ class Rule:
     anywhere: bool = False
     audited: bool = False
     step_up: bool = False
+    two_person: bool = False
 
 
 MATRIX: Final = {
@@ -174,6 +176,14 @@ MATRIX: Final = {
         scope="admin",
         audited=True,
         step_up=True,
+    ),
+    "owner.grant": Rule(
+        summary="Propose an owner, and agree to one",
+        role=Role.OWNER,
+        scope="admin",
+        audited=True,
+        step_up=True,
+        two_person=True,
     ),
     "queue.watch": Rule(
         summary="Look at queues, workers and Flower", role=Role.OPERATOR, scope="queue:read"

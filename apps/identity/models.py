@@ -16,7 +16,7 @@ from django.db.models.functions import Now
 
 from apps.core import clock
 from apps.core.models import BaseModel, uuid7
-from apps.identity.types import Role, Scope, UserKind, at_least
+from apps.identity.types import ProposalState, Role, Scope, UserKind, at_least
 
 
 class Organization(BaseModel):
@@ -211,6 +211,61 @@ class Binding(BaseModel):
 
     def __str__(self) -> str:
         return f"{self.user or self.department}: {self.role} of {self.scope} {self.scope_id}"
+
+
+class ProposalQuerySet(models.QuerySet["Proposal"]):
+    def visible_to(self, user: User) -> Self:
+        return self.filter(organization=user.organization_id)
+
+    def waiting(self) -> Self:
+        return self.filter(state=ProposalState.OPEN, expires_at__gt=Now())
+
+
+class Proposal(BaseModel):
+    """Somebody is to become an owner, which takes two people: one proposes it, another agrees."""
+
+    organization = models.ForeignKey(
+        Organization, on_delete=models.CASCADE, related_name="proposals"
+    )
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="proposals")
+    reason = models.CharField(max_length=200, blank=True)
+    requested_by = models.ForeignKey(
+        User, on_delete=models.PROTECT, editable=False, related_name="+"
+    )
+    expires_at = models.DateTimeField()
+    state = models.CharField(
+        max_length=16, choices=ProposalState, default=ProposalState.OPEN, editable=False
+    )
+    # Nobody, where it was decided from the shell.
+    decided_by = models.ForeignKey(
+        User, on_delete=models.PROTECT, null=True, editable=False, related_name="+"
+    )
+    decided_at = models.DateTimeField(null=True, editable=False)
+    why = models.CharField(max_length=200, blank=True, editable=False)
+
+    objects = ProposalQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                name="identity_proposal_takes_two",
+                condition=~Q(state=ProposalState.ACCEPTED)
+                | Q(decided_by=None)
+                | ~Q(decided_by=models.F("requested_by")),
+            ),
+            models.CheckConstraint(
+                name="identity_proposal_open_iff_undecided",
+                condition=Q(state=ProposalState.OPEN, decided_at=None)
+                | (~Q(state=ProposalState.OPEN) & Q(decided_at__isnull=False)),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.user} as owner"
+
+    @property
+    def is_waiting(self) -> bool:
+        return self.state == ProposalState.OPEN and self.expires_at > clock.now()
 
 
 # Not revoked, not expired, and of somebody who may sign in.

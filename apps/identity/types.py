@@ -37,6 +37,14 @@ class UserKind(models.TextChoices):
     SERVICE = "service"
 
 
+class ProposalState(models.TextChoices):
+    """An open one ends by itself after a day."""
+
+    OPEN = "open"
+    ACCEPTED = "accepted"
+    DECLINED = "declined"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
     """Something a binding can hold over, by value, with the wider places that include it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.conf import settings
 from django.urls import reverse
 
 from apps.hub import frame
@@ -19,6 +20,7 @@ def context(request: HubRequest, *, tab: str) -> dict[str, Any]:
         "page": "access",
         "tab": tab,
         "frame": frame.of(request),
+        "two_person": settings.AOS_TWO_PERSON,
         "may_manage": policy.allows(by, "people.manage"),
         # Whoever changes something is asked for a fresh proof; better before a form than after it.
         "is_stale": by.is_stale,

@@ -18,10 +18,10 @@ from apps.hub.access import place
 from apps.hub.access.asking import REASON, Ask, Done, arrive, ask, show
 from apps.hub.access.desk import page_of
 from apps.hub.visiting import HubRequest, may, person, signed_in
-from apps.identity.errors import StepUpRequired
+from apps.identity.errors import SecondPersonNeeded, StepUpRequired
 from apps.identity.models import Binding, Department, User
 from apps.identity.rest import page_actor
-from apps.identity.services import bindings
+from apps.identity.services import bindings, proposals
 from apps.identity.types import Role
 
 Subject = User | Department
@@ -60,14 +60,22 @@ def grant(request: HubRequest) -> HttpResponse:
 def _grant(request: HubRequest, typed: QueryDict) -> Done:
     by = page_actor(request)
     subject, role = _subject(by.user, typed.get("who", "")), _role(typed.get("role", ""))
-    binding = bindings.grant(
-        by=by,
-        subject=subject,
-        role=role,
-        place=place.read(by.user, typed),
-        expires_at=_end(typed),
-        reason=typed.get("reason", "").strip()[:200],
-    )
+    reason = typed.get("reason", "").strip()[:200]
+    try:
+        binding = bindings.grant(
+            by=by,
+            subject=subject,
+            role=role,
+            place=place.read(by.user, typed),
+            expires_at=_end(typed),
+            reason=reason,
+        )
+    except SecondPersonNeeded:
+        if not isinstance(subject, User) or typed.get("lasts"):
+            raise
+        proposals.propose(by=by, user=subject, reason=reason)
+        said = f"{subject} is proposed as an owner. Another owner has to agree within a day."
+        return Done(said=said, href=reverse("access_proposals"))
     return Done(
         said=f"{subject} is {binding.get_role_display().lower()} now.", href=page_of(subject)
     )

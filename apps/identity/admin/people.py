@@ -29,7 +29,7 @@ from apps.identity.adminsite import (
     site,
 )
 from apps.identity.matrix import SCOPES
-from apps.identity.models import ApiToken, Binding, Department, Organization, User
+from apps.identity.models import ApiToken, Binding, Department, Organization, Proposal, User
 from apps.identity.rest import page_actor
 from apps.identity.services import departments, people, second_factor, tokens
 
@@ -195,6 +195,18 @@ class UserAdmin(Window):
             done=f"{user.username} has no second factor any more.",
         )
         return self.back(user.pk)
+
+
+@admin.register(Proposal, site=site)
+class ProposalAdmin(Window):
+    """What waits for a second person, and what came of it. Decided under /access/proposals."""
+
+    section = "People"
+    icon = "group_add"
+    list_display = ["user", "requested_by", "state", "decided_by", "created_at", "expires_at"]
+    list_filter = ["state"]
+    list_select_related = ["user", "requested_by", "decided_by"]
+    search_fields = ["=user__username", "=requested_by__username"]
 
 
 class TokenForm(ModelForm[ApiToken]):

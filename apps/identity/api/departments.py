@@ -130,7 +130,7 @@ class Member(APIView):
         summary="Add a member; again is harmless",
         tags=["Access"],
         request=None,
-        responses={204: None, **problems(404)},
+        responses={204: None, **problems(404, 409)},
     )
     def put(self, request: Request, department_id: str, user: str) -> Response:
         joined, found = self._both(request, department_id, user)

@@ -164,7 +164,7 @@ class PersonReactivation(APIView):
         summary="Let a person in again",
         tags=["Access"],
         request=None,
-        responses={200: PersonSerializer, **problems(404)},
+        responses={200: PersonSerializer, **problems(404, 409)},
     )
     def post(self, request: Request, user: str) -> Response:
         people.reactivate(by=actor(request), user=person(request, user))
@@ -295,7 +295,7 @@ class AccountReactivation(APIView):
         summary="Let a service account in again",
         tags=["Access"],
         request=None,
-        responses={200: AccountSerializer, **problems(404)},
+        responses={200: AccountSerializer, **problems(404, 409)},
     )
     def post(self, request: Request, user: str) -> Response:
         people.reactivate(by=actor(request), user=account(request, user))

@@ -9,7 +9,7 @@ from apps.core import clock
 from apps.core.rest.strict import StrictSerializer
 from apps.identity import allowed
 from apps.identity.matrix import MATRIX, SCOPES
-from apps.identity.models import ApiToken, Binding, Department, User
+from apps.identity.models import ApiToken, Binding, Department, Proposal, User
 from apps.identity.types import Role, Scope, UserKind
 
 
@@ -270,6 +270,44 @@ class RevocationSerializer(serializers.Serializer[Any]):
     reason = serializers.CharField(max_length=200, default="", allow_blank=True)
 
 
+class ProposalSerializer(serializers.ModelSerializer[Proposal]):
+    user = MemberSerializer()
+    requested_by = serializers.CharField(source="requested_by.username")
+    decided_by = serializers.CharField(
+        source="decided_by.username",
+        default=None,
+        allow_null=True,
+        help_text="Null while it waits, and when it was decided from the shell.",
+    )
+    is_waiting = serializers.BooleanField(help_text="Open, and not ended by itself.")
+
+    class Meta:
+        model = Proposal
+        fields = [
+            "id",
+            "user",
+            "reason",
+            "requested_by",
+            "created_at",
+            "expires_at",
+            "state",
+            "is_waiting",
+            "decided_by",
+            "decided_at",
+            "why",
+        ]
+        read_only_fields = fields
+
+
+class ProposalRequestSerializer(StrictSerializer):
+    user = serializers.UUIDField(help_text="Who is to become an owner.")
+    reason = serializers.CharField(max_length=200, default="", allow_blank=True)
+
+
+class DeclineSerializer(StrictSerializer):
+    why = serializers.CharField(max_length=200, default="", allow_blank=True)
+
+
 class ActionSerializer(serializers.Serializer[Any]):
     action = serializers.CharField()
     summary = serializers.CharField(source="rule.summary")
@@ -286,6 +324,9 @@ class ActionSerializer(serializers.Serializer[Any]):
     )
     token_scope = serializers.CharField(source="rule.scope")
     audited = serializers.BooleanField(source="rule.audited")
+    two_person = serializers.BooleanField(
+        source="rule.two_person", help_text="Takes two people where AOS_TWO_PERSON is on."
+    )
     step_up = serializers.BooleanField(source="rule.step_up")
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from apps.identity.api import bindings, departments, people
+from apps.identity.api import bindings, departments, people, proposals
 from apps.identity.api.views import Me, MeAgain, TokenCollection, TokenDetail
 
 urlpatterns = [
@@ -12,6 +12,10 @@ urlpatterns = [
     path("rbac/roles", bindings.Roles.as_view()),
     path("rbac/bindings", bindings.BindingCollection.as_view()),
     path("rbac/bindings/<str:binding_id>", bindings.BindingDetail.as_view()),
+    path("rbac/proposals", proposals.ProposalCollection.as_view()),
+    path("rbac/proposals/<str:proposal_id>", proposals.ProposalDetail.as_view()),
+    path("rbac/proposals/<str:proposal_id>/accept", proposals.ProposalAcceptance.as_view()),
+    path("rbac/proposals/<str:proposal_id>/decline", proposals.ProposalRefusal.as_view()),
     path("rbac/people", people.PeopleCollection.as_view()),
     path("rbac/people/<str:user>", people.PersonDetail.as_view()),
     path("rbac/people/<str:user>/deactivate", people.PersonDeactivation.as_view()),

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
+from django.conf import settings
 from django.db import transaction
 from django.db.models import Q
 
@@ -20,6 +21,8 @@ from apps.core.errors import Conflict, Invalid, NotAllowed
 from apps.events.services import changes, outbox
 from apps.identity import places, policy
 from apps.identity.actor import Actor
+from apps.identity.errors import SecondPersonNeeded
+from apps.identity.matrix import MATRIX
 from apps.identity.models import Binding, BindingQuerySet, Department, Organization, User
 from apps.identity.types import RANK, Place, Role, Scope, UserKind
 
@@ -52,6 +55,8 @@ def grant(
     with keeping_an_owner(subject.organization_id):
         held = _at(subject, place).first()
         _require_within_reach(by, subject, role=role, held=held)
+        if role == Role.OWNER and place.scope == Scope.ORGANIZATION:
+            require_one_person_is_enough()
         before = changes.of(held, *_FIELDS) if held else None
         binding = bind(
             subject, role=role, place=place, expires_at=expires_at, reason=reason, by=by.user
@@ -134,6 +139,25 @@ def bind(
         },
     )
     return binding
+
+
+def require_one_person_is_enough() -> None:
+    """Raise ``SecondPersonNeeded`` where making an owner takes two."""
+    if MATRIX["owner.grant"].two_person and settings.AOS_TWO_PERSON:
+        raise SecondPersonNeeded
+
+
+def makes_owners(department: Department) -> bool:
+    """Whether whoever joins becomes an owner of the organization."""
+    held = Binding.objects.filter(department=department)
+    return held.filter(scope=Scope.ORGANIZATION, role=Role.OWNER).exists()
+
+
+def returns_as_owner(user: User) -> bool:
+    """Whether somebody who is disabled would be an owner if they were not."""
+    theirs = Q(user=user) | Q(department__in=user.departments.all())
+    held = Binding.objects.filter(theirs, scope=Scope.ORGANIZATION, role=Role.OWNER)
+    return held.exists()
 
 
 def rank_of(department: Department) -> int:

@@ -54,6 +54,8 @@ def add_member(*, by: Actor, department: Department, user: User) -> None:
     if user.organization_id != department.organization_id:
         raise NotAllowed(action="adding members of another organization")
     if not department.members.filter(pk=user.pk).exists():
+        if bindings.makes_owners(department):
+            bindings.require_one_person_is_enough()
         department.members.add(user)
         _audit(by, "department.join", department, user=user.username)
 

@@ -159,8 +159,14 @@ def deactivate(*, by: Actor, user: User, reason: str = "") -> None:
 
 @transaction.atomic
 def reactivate(*, by: Actor, user: User) -> None:
-    """Let somebody in again, with the roles and tokens that are left."""
+    """Let somebody in again, with the roles and tokens that are left.
+
+    Raises ``SecondPersonNeeded`` where that would make an owner and owners take two people: take that
+    role from them first, and propose them afterwards.
+    """
     _require_reach(by, user)
+    if not user.is_active and bindings.returns_as_owner(user):
+        bindings.require_one_person_is_enough()
     if User.objects.filter(pk=user.pk, is_active=False).update(is_active=True):
         _audit(by, "user.reactivate", user)
     user.is_active = True

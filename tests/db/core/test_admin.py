@@ -14,6 +14,7 @@ from apps.events.services import outbox, relay
 from apps.events.types import EventType, Subject
 from apps.identity.adminsite import Window, site
 from apps.identity.models import Binding, Department
+from apps.identity.services import proposals
 from apps.runs.limit_models import Limit
 from apps.runs.models import Attempt, Leader, ReadyRun, Run, RunLease, ScheduledRun, ScheduleFire
 from apps.sandboxes.models import Sandbox
@@ -21,8 +22,10 @@ from apps.sandboxes.services import offers
 from apps.sandboxes.types import ImageReport, ProfileReport
 from tests.faces import api, session
 from tests.factories import (
+    make_actor,
     make_agent,
     make_artifact,
+    make_bulk_act,
     make_cast,
     make_file,
     make_organization,
@@ -57,6 +60,9 @@ def furnish(organization):
     later = make_run(project=project, agent=agent)
     make_file(project)
     make_artifact(run)
+    by = make_actor(organization=organization)
+    make_bulk_act(by=by, project=project)
+    proposals.propose(by=by, user=by.user)
     Department.objects.create(organization=organization, name="Crew")
     worker = make_worker()
     ReadyRun.objects.filter(run__in=[run, later]).delete()

@@ -54,6 +54,7 @@ LIES = {
     "department_id": HOME,
     "binding_id": HOME,
     "entry_id": HOME,
+    "proposal_id": HOME,
     # Somebody else's own: nobody else sees it.
     "sign_in_id": set(),
     "token_id": set(),
@@ -75,6 +76,8 @@ IDLE = {
 # Answers for each place in its body: tests/db/runs/test_bulk_api.py.
 BY_PLACE = {"api/runs/bulk"}
 
+# Pages about what the target does not have: its artifact is no PDF.
+WANTING = {"runs/<uuid:public_id>/pdf/<path:name>"}
 # Pages that do not exist for those who may not open them.
 HIDDEN = ("welcome",)
 
@@ -181,6 +184,7 @@ def place(target: dict[str, Any], route: str) -> str:
         "binding_id": target["binding"],
         "token_id": target["token"],
         "entry_id": target["entry"],
+        "proposal_id": target["proposal"],
         "sign_in_id": uuid4(),
     } | PARTS
     return "/" + re.sub(r"<(?:\w+:)?(\w+)>", lambda name: str(ids[name[1]]), route)
@@ -344,6 +348,8 @@ def _page(person: Person, question: Question, asks_first: bool) -> str:
     if question.action is None:
         return THROUGH if question.names is None else MISSING
     expected = question.expected(person, asked_at_the_door=asks_first)
+    if question.route in WANTING and expected == THROUGH:
+        return MISSING
     hidden = question.route.startswith(HIDDEN) and expected == REFUSED
     return MISSING if hidden else expected
 
@@ -374,7 +380,7 @@ def _unlike(
         name: uuid4() for name in ("project", "agent", "run", "dead", "schedule", "bulk", "person")
     }
     nowhere |= {name: uuid4() for name in ("account", "department", "binding", "token")}
-    nowhere["environment"] = uuid4()
+    nowhere |= {name: uuid4() for name in ("proposal", "environment")}
     with transaction.atomic():
         other = _ask(client, question, nowhere | {"entry": 0}, given, body)
         transaction.set_rollback(True)

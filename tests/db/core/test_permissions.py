@@ -12,6 +12,7 @@ from django.urls.resolvers import URLPattern
 from apps.core import clock
 from apps.identity.matrix import MATRIX, SCOPES
 from apps.identity.models import SecondFactor
+from apps.identity.services import proposals
 from apps.identity.types import Role
 from tests.faces import api, key, problem, session
 from tests.factories import (
@@ -35,8 +36,8 @@ from tests.factories import (
 
 pytestmark = pytest.mark.django_db
 
-VIEWER, OPERATOR, ADMIN = 1, 2, 3
-RANKS = {"vera": VIEWER, "oscar": OPERATOR, "adam": ADMIN, "olivia": 4}
+VIEWER, OPERATOR, ADMIN, OWNER = 1, 2, 3, 4
+RANKS = {"vera": VIEWER, "oscar": OPERATOR, "adam": ADMIN, "olivia": OWNER}
 
 TASK = {"project": "demo", "agent": "hello", "input": {}}
 BULK = {"act": "cancel", "filter": {"project": "demo"}}
@@ -199,6 +200,11 @@ TABLE = [
     ("post", "/api/rbac/bindings", {"user": "{person}", "role": "viewer"}, ADMIN, "admin", 201),
     ("get", "/api/rbac/bindings/{binding}", None, ADMIN, "people:read", 200),
     ("delete", "/api/rbac/bindings/{binding}", None, ADMIN, "admin", 204),
+    ("get", "/api/rbac/proposals", None, ADMIN, "people:read", 200),
+    ("post", "/api/rbac/proposals", {"user": "{account}"}, OWNER, "admin", 201),
+    ("get", "/api/rbac/proposals/{proposal}", None, ADMIN, "people:read", 200),
+    ("post", "/api/rbac/proposals/{proposal}/accept", None, OWNER, "admin", 200),
+    ("post", "/api/rbac/proposals/{proposal}/decline", {}, OWNER, "admin", 200),
     ("get", "/api/events?project=demo", None, VIEWER, "event:read", 200),
     ("get", "/api/events/stream?project=demo", None, VIEWER, "event:read", 200),
     ("get", "/api/audit/logs", None, ADMIN, "audit:read", 200),
@@ -225,6 +231,7 @@ OF_THE_ASKER = {
     "/api/audit/verify",
     "/api/rbac/people",
     "/api/rbac/bindings",
+    "/api/rbac/proposals",
     "/api/sandboxes/environments",
 }
 IDS = [f"{method} {path}" for method, path, *_ in TABLE]
@@ -268,6 +275,7 @@ def furnish(organization, *, project="demo", agent="hello"):
         "department": make_department(person).pk,
         "binding": binding.pk,
         "environment": make_environment(project=project).pk,
+        "proposal": proposals.propose(by=admin, user=person).pk,
     }
 
 
@@ -335,7 +343,7 @@ def test_a_stranger_finds_nothing_of_ours(cast, address, method, path, body, ran
         # Each of many is answered for itself.
         assert [each["error"]["code"] for each in response.json()["results"]] == ["not_found"]
         return
-    ours = ("demo", "'hello'", "{person}")
+    ours = ("demo", "'hello'", "{person}", "{account}")
     names_ours = "{" in path or any(word in f"{path} {body}" for word in ours)
     if names_ours or "/hello" in path:
         assert response.status_code == 404

@@ -13,8 +13,8 @@ from apps.core.errors import AosError
 from apps.events.models import AuditEntry
 from apps.events.services import outbox
 from apps.identity.actor import Actor
-from apps.identity.models import ApiToken, Binding, Department, User
-from apps.identity.services import bindings, people, tokens
+from apps.identity.models import ApiToken, Binding, Department, Proposal, User
+from apps.identity.services import bindings, people, proposals, tokens
 from apps.identity.types import Role
 from apps.projects.models import Project, WorkspaceFile
 from apps.projects.services import files, projects
@@ -110,6 +110,10 @@ SILENT = {
     ),
     "an environment opened to the network": lambda by, run: Environment.objects.update(
         egress={"mode": "open"}
+    ),
+    "a proposal accepted": lambda by, run: (
+        proposals.propose(by=by, user=by.user),
+        Proposal.objects.update(state="accepted", decided_at="2030-01-01T00:00Z"),
     ),
     "a lane paused": lambda by, run: Lane.objects.update(paused=True),
     "a lane capped": lambda by, run: Lane.objects.update(cap=1),
