@@ -9,7 +9,7 @@ from playwright.sync_api import expect
 
 from apps.identity.actor import Actor
 from apps.identity.models import Binding, User
-from apps.identity.services import bindings, departments, people, tokens
+from apps.identity.services import bindings, departments, people, proposals, tokens
 from apps.identity.types import Role
 from tests.factories import make_agent
 from tests.support.looking import LOOKS, violations, wider_than_the_window
@@ -46,6 +46,7 @@ def places(olivia, oscar, project):
     research = departments.create(by=by, name="Research")
     departments.add_member(by=by, department=research, user=oscar)
     bindings.grant(by=by, subject=research, role=Role.VIEWER, reason="reads the reports")
+    proposals.propose(by=by, user=oscar, reason="stands in for me")
     account = people.add_service_account(by=by, username="nightly-reports", name="Nightly reports")
     tokens.issue(by=by, account=account, name="ci", scopes=["run:read"], networks=["10.0.0.0/8"])
     return {
@@ -56,6 +57,7 @@ def places(olivia, oscar, project):
         "department": f"/access/departments/{research.pk}",
         "accounts": "/access/service-accounts",
         "account": f"/access/people/{account.pk}",
+        "proposals": "/access/proposals",
         "roles": "/access/roles",
         "grant": f"/access/grant?who=user:{oscar.pk}",
         "check": f"/access/people/{oscar.pk}/check?action=run.submit&scope=organization",
