@@ -73,11 +73,11 @@ IDLE = {
     "runs/bulk/<uuid:act_id>/proceed",
     "integrations/sandboxes/environments/<uuid:environment_id>/clone",
 }
+# About runs that ended badly.
+DEAD = ("/requeue", "/dismiss")
 # Answers for each place in its body: tests/db/runs/test_bulk_api.py.
 BY_PLACE = {"api/runs/bulk"}
 
-# Pages about what the target does not have: its artifact is no PDF.
-WANTING = {"runs/<uuid:public_id>/pdf/<path:name>"}
 # Pages that do not exist for those who may not open them.
 HIDDEN = ("welcome",)
 
@@ -126,7 +126,10 @@ class Question:
     @property
     def _lies(self) -> set[Scope]:
         assert self.names is not None
-        return HOME if self.route.startswith(MINE_ELSEWHERE) else LIES[self.names]
+        if self.route.startswith(MINE_ELSEWHERE):
+            return HOME
+        # The dead letter is another run than the one that somebody has a role over.
+        return LIES[self.names] - ({Scope.RUN} if self.route.endswith(DEAD) else set())
 
     def _allowed(self, person: Person, lies: set[Scope]) -> bool:
         if not person.holds(self.action):
@@ -167,7 +170,7 @@ def endpoints() -> Iterator[tuple[str, str, str, str, Any]]:
 
 def place(target: dict[str, Any], route: str) -> str:
     """The address of the target's thing."""
-    run = target["dead" if route.endswith(("/requeue", "/dismiss")) else "run"]
+    run = target["dead" if route.endswith(DEAD) else "run"]
     ids = {
         "run_id": run,
         "public_id": run,
@@ -348,8 +351,6 @@ def _page(person: Person, question: Question, asks_first: bool) -> str:
     if question.action is None:
         return THROUGH if question.names is None else MISSING
     expected = question.expected(person, asked_at_the_door=asks_first)
-    if question.route in WANTING and expected == THROUGH:
-        return MISSING
     hidden = question.route.startswith(HIDDEN) and expected == REFUSED
     return MISSING if hidden else expected
 
