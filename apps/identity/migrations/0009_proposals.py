@@ -21,7 +21,7 @@ DROP TRIGGER audited_0 ON identity_proposal;
 
 class Migration(migrations.Migration):
 
-    dependencies = [("identity", "0007_provider_accounts"), ("events", "0005_watched_tables")]
+    dependencies = [("identity", "0008_first_passwords"), ("events", "0005_watched_tables")]
 
     operations = [
         migrations.CreateModel(
