@@ -153,8 +153,8 @@ def makes_owners(department: Department) -> bool:
     return held.filter(scope=Scope.ORGANIZATION, role=Role.OWNER).exists()
 
 
-def returns_as_owner(user: User) -> bool:
-    """Whether somebody who is disabled would be an owner if they were not."""
+def makes_owner(user: User) -> bool:
+    """Whether whoever gets in as this person is an owner of the organization."""
     theirs = Q(user=user) | Q(department__in=user.departments.all())
     held = Binding.objects.filter(theirs, scope=Scope.ORGANIZATION, role=Role.OWNER)
     return held.exists()

@@ -19,7 +19,7 @@ from apps.events.types import platform
 from apps.identity import policy
 from apps.identity.actor import Actor
 from apps.identity.models import SignIn, User
-from apps.identity.services import sessions
+from apps.identity.services import bindings, sessions
 
 # Without the letters and digits that people mix up; 99 bits.
 _ALPHABET: Final = "abcdefghjkmnpqrstuvwxyz23456789"
@@ -47,7 +47,8 @@ def give(*, by: Actor, user: User, reason: str = "") -> str:
     """Make a password for somebody who has forgotten theirs, and sign them out everywhere.
 
     It is returned once, is good for choosing one's own and nothing else, and not for long. A second
-    factor stays as it is. Raises ``Conflict`` for oneself and for who has no password.
+    factor stays as it is. Raises ``Conflict`` for oneself and for who has no password, and
+    ``SecondPersonNeeded`` for an owner where owners take two people: who knows it could be both.
     """
     policy.require(by, "people.manage")
     if user.organization_id != by.user.organization_id:
@@ -55,6 +56,8 @@ def give(*, by: Actor, user: User, reason: str = "") -> str:
     policy.require_not_above(by, user)
     if user.pk == by.user.pk:
         raise Conflict(reason="Change your own password on your Security page.")
+    if bindings.makes_owner(user):
+        bindings.require_one_person_is_enough()
     if not user.has_usable_password():
         raise Conflict(reason=f"{user.username} signs in without a password.")
     made = "-".join(wrap("".join(secrets.choice(_ALPHABET) for _ in range(_LETTERS)), 4))

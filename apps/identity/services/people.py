@@ -165,7 +165,7 @@ def reactivate(*, by: Actor, user: User) -> None:
     role from them first, and propose them afterwards.
     """
     _require_reach(by, user)
-    if not user.is_active and bindings.returns_as_owner(user):
+    if not user.is_active and bindings.makes_owner(user):
         bindings.require_one_person_is_enough()
     if User.objects.filter(pk=user.pk, is_active=False).update(is_active=True):
         _audit(by, "user.reactivate", user)

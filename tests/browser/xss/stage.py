@@ -19,7 +19,7 @@ from apps.events.services import outbox
 from apps.events.types import EventType, Severity, Subject
 from apps.identity.actor import Actor
 from apps.identity.adminsite import site
-from apps.identity.models import ProviderAccount, SignIn, User
+from apps.identity.models import Proposal, ProviderAccount, SignIn, User
 from apps.identity.types import Role
 from apps.projects.models import Project
 from apps.runs.limit_models import Limit
@@ -216,6 +216,17 @@ def _records(organization_id: Any, project: Project, run: Run, by: Actor) -> Non
             cap=3,
             paused_at=Now(),
             pause_reason="the bank is closed",
+        )
+        Proposal.objects.create(
+            organization_id=organization_id,
+            user=by.user,
+            reason="takes over",
+            requested_by=by.user,
+            expires_at=Now(),
+            state="declined",
+            decided_by=by.user,
+            decided_at=Now(),
+            why="not yet",
         )
         BulkAct.objects.create(
             organization_id=organization_id,

@@ -17,7 +17,7 @@ from apps.identity import policy
 from apps.identity.actor import Actor
 from apps.identity.errors import SecondPersonNeeded
 from apps.identity.models import Binding, Proposal
-from apps.identity.services import bindings, departments, people, proposals
+from apps.identity.services import bindings, departments, passwords, people, proposals
 from apps.identity.types import Place, ProposalState, Role, Scope
 from tests.faces import api, problem, session
 from tests.factories import (
@@ -101,6 +101,22 @@ def test_nor_by_letting_a_former_owner_in_again(first, home, through):
 
     former.refresh_from_db()
     assert not former.is_active
+
+
+def test_nor_by_a_password_for_another_owner(first, second, nina, settings):
+    with unwatched():
+        for user in (second.user, nina):
+            user.set_password("correct horse battery")
+            user.save(update_fields=["password"])
+
+    with pytest.raises(SecondPersonNeeded):
+        passwords.give(by=first, user=second.user)
+    passwords.give(by=first, user=nina)
+
+    second.user.refresh_from_db()
+    assert second.user.check_password("correct horse battery")
+    settings.AOS_TWO_PERSON = False
+    passwords.give(by=first, user=second.user)
 
 
 def test_other_roles_take_one_person(first, home, nina):
