@@ -19,7 +19,7 @@ ROOT: Final = Path(__file__).parents[1]
 SOURCE: Final = "https://pypi.org/pypi/{name}/{version}/json"
 LOCKS: Final = (
     *(ROOT / "requirements" / f"{name}.txt" for name in ("base", "embedded", "dev")),
-    *(ROOT / "sandbox_images" / name / "requirements.txt" for name in ("data", "node")),
+    *(ROOT / "sandbox_images" / name / "requirements.txt" for name in ("data", "node", "mcp-time")),
 )
 _PIN: Final = re.compile(r"^(django)==([\w.]+)", re.MULTILINE)
 _PATIENCE_S: Final = 10
