@@ -39,7 +39,7 @@ READ_BY_CODE: Final = frozenset(
 # Names that are refused before they are stored when they do not print (``workers.sandbox.artifacts``).
 PRINTABLE: Final = frozenset({"runs.Artifact.name"})
 _JSON_READ_BY_CODE: Final = frozenset(
-    {"state", "type", "format", "$schema", "trace", "traceparent"}
+    {"state", "type", "format", "$schema", "trace", "traceparent", "mode"}
 )
 # Objects whose names are the user's too.
 _OPEN: Final = frozenset({"input", "labels", "facts", "files", "properties", "detail"})
