@@ -333,6 +333,10 @@ AOS_SCHEDULE_GRACE = timedelta(
 )
 # About how much work one message carries, in runs that are shorter than that; 0: always one run.
 AOS_MESSAGE_WORK = timedelta(milliseconds=env.integer("AOS_MESSAGE_WORK_MS", default=20, minimum=0))
+# Who has waited this long for a slot stands one class higher; 0: classes are strict for ever.
+AOS_AGEING = timedelta(minutes=env.integer("AOS_AGEING_MINUTES", default=15, minimum=0))
+# The share of all slots up to which an organization's urgent runs go before everybody else's.
+AOS_URGENT_PERCENT = env.integer("AOS_URGENT_PERCENT", default=50, minimum=1)
 # So many runs of an organization may wait, unless a limit of its own says otherwise; more are refused.
 AOS_QUEUE_LIMIT = env.integer("AOS_QUEUE_LIMIT", default=1_000_000, minimum=1)
 # What agents of kind function may call: name=module:attribute, one word each, importable by workers.

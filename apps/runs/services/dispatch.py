@@ -17,10 +17,10 @@ from apps.agents.types import AgentKind
 from apps.core import sql
 from apps.core.postgres import direct
 from apps.runs.services import fairness
-from apps.runs.services.fairness import Head, Pace, Room, Shares
+from apps.runs.services.fairness import Head, Manners, Pace, Room, Shares
 from apps.runs.services.gates import Book, Rules
 from apps.runs.services.leadership import SHARD, SQL, Seat
-from apps.runs.types import Dispatch, Message
+from apps.runs.types import Dispatch, Message, Priority
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +80,8 @@ class View:
         """
         now = self.slots - self.taken
         waiting = max(0, self.taken - self.slots)
-        return Room(now=max(0, now), ahead=max(0, _AHEAD * self.slots - waiting))
+        ahead = max(0, _AHEAD * self.slots - waiting)
+        return Room(now=max(0, now), ahead=ahead, slots=self.slots)
 
 
 def look() -> View:
@@ -148,7 +149,13 @@ class Dispatcher:
         book.read_for(heads)
         work = settings.AOS_MESSAGE_WORK
         chosen = fairness.choose(
-            heads, room=room, paces=self._paces, shares=self._shares, work=work, keeper=book
+            heads,
+            room=room,
+            paces=self._paces,
+            shares=self._shares,
+            work=work,
+            keeper=book,
+            manners=self._manners(heads, room),
         )
         self._lanes = max(1, len({head.lane_id for head in heads}))
         fits = (self._paces.get(head.version_id, Pace()).per_message(work) for head in heads)
@@ -168,7 +175,9 @@ class Dispatcher:
     def _look(self, room: Room, book: Book, *, depth: int) -> list[Head]:
         """The fronts of all lanes: twice what is wanted, so that turns can be taken among them."""
         wanted = (room.now + room.ahead) * self._fit
-        reach = max(depth // self._lanes, min(wanted, max(2, 2 * wanted // self._lanes)))
+        # Where lanes abound, one of each is choice enough.
+        least = 1 if self._lanes > 4 * wanted else 2
+        reach = max(depth // self._lanes, min(wanted, max(least, 2 * wanted // self._lanes)))
         opened = list(book.open(wanted).items())
         if len(opened) > _GATES:
             self._turn = (self._turn + _GATES) % len(opened)
@@ -180,6 +189,16 @@ class Dispatcher:
             "free": [free for _, free in opened],
         }
         return [Head(**row) for row in direct.fetch(SQL["heads"], params)]
+
+    def _manners(self, heads: Sequence[Head], room: Room) -> Manners:
+        ageing_s = settings.AOS_AGEING.total_seconds()
+        urgent = {head.organization_id for head in heads if head.priority == Priority.URGENT}
+        if not urgent or len({head.organization_id for head in heads}) == 1:
+            return Manners(ageing_s=ageing_s)
+        quota = max(1, room.slots * settings.AOS_URGENT_PERCENT // 100)
+        taken = {row["organization_id"]: row["taken"] for row in direct.fetch(SQL["urgent"], {})}
+        left = {organization: quota - taken.get(organization, 0) for organization in urgent}
+        return Manners(ageing_s=ageing_s, urgent_left=left)
 
     def _meet_agents(self, heads: Sequence[Head], rules: Rules) -> None:
         unknown = {head.version_id for head in heads} - self._agents.keys()
@@ -217,19 +236,8 @@ class Dispatcher:
         return [
             Message(dispatches=tuple(dispatches))
             for heads in chosen
-            if (dispatches := [_dispatch(h, leased[h.run_id]) for h in heads if h.run_id in leased])
+            if (dispatches := [Dispatch(**leased[h.run_id]) for h in heads if h.run_id in leased])
         ]
-
-
-def _dispatch(head: Head, row: dict[str, int]) -> Dispatch:
-    return Dispatch(
-        run_id=head.run_id,
-        public_id=head.public_id,
-        token=row["token"],
-        seq=row["seq"],
-        name=head.name,
-        trace=head.trace,
-    )
 
 
 def claim(seat: Seat, *, slots: int) -> list[Dispatch]:

@@ -8,12 +8,15 @@ of the machine than who sends many short ones.
 
 from __future__ import annotations
 
+import heapq
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, Self
 from uuid import UUID
+
+from apps.runs.types import Priority
 
 # What a run of a version is expected to take that nobody has measured yet.
 _UNKNOWN_S: Final = 1.0
@@ -40,9 +43,6 @@ class Head:
     # Where it is parked.
     gate: UUID | None = None
     version_id: UUID
-    public_id: UUID
-    name: str
-    trace: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +70,20 @@ class Room:
 
     now: int
     ahead: int = 0
+    # Of all workers, busy or not.
+    slots: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manners:
+    """How strict classes are: who waited so long stands one class higher, and an organization's urgent runs
+    go first only as far as they leave the others something (``urgent_left``; nobody else waits: no bound)."""
+
+    ageing_s: float = 0.0
+    urgent_left: Mapping[UUID, int] | None = None
+
+
+PLAIN: Final = Manners()
 
 
 class Keeper(Protocol):
@@ -91,8 +105,8 @@ class Shares:
     def __init__(self) -> None:
         self._given: dict[Any, float] = {}
 
-    def least(self, waiting: Iterable[Any]) -> Any:
-        return min(waiting, key=self._given.__getitem__)
+    def given(self, key: Any) -> float:
+        return self._given[key]
 
     def meet(self, waiting: Iterable[Any]) -> None:
         """Whoever comes new, or comes back, starts level with the others: waiting saves up nothing."""
@@ -146,15 +160,28 @@ def choose(
     shares: Shares,
     work: timedelta,
     keeper: Keeper,
+    manners: Manners = PLAIN,
 ) -> list[list[Head]]:
     """The runs to send now, as messages, in the order of their right to go."""
     packer = Packer(room, work=work)
-    by_class: dict[int, list[Head]] = defaultdict(list)
-    for head in heads:
-        by_class[head.priority].append(head)
+    by_class = _classes(heads, manners)
     for priority in sorted(by_class):
         _take_turns(by_class[priority], packer=packer, paces=paces, shares=shares, keeper=keeper)
     return packer.messages
+
+
+def _classes(heads: Sequence[Head], manners: Manners) -> dict[int, list[Head]]:
+    by_class: dict[int, list[Head]] = defaultdict(list)
+    left = None if manners.urgent_left is None else dict(manners.urgent_left)
+    for head in sorted(heads, key=lambda head: head.seq):
+        risen = int(head.waited_s // manners.ageing_s) if manners.ageing_s else 0
+        standing = max(Priority.URGENT, head.priority - risen)
+        if left is not None and head.priority == Priority.URGENT:
+            left[head.organization_id] = left.get(head.organization_id, 0) - 1
+            if left[head.organization_id] < 0:
+                standing = Priority.NORMAL
+        by_class[standing].append(head)
+    return by_class
 
 
 def _take_turns(
@@ -166,19 +193,20 @@ def _take_turns(
     keeper: Keeper,
 ) -> None:
     lanes: dict[UUID, dict[int, deque[Head]]] = defaultdict(lambda: defaultdict(deque))
-    for head in sorted(heads, key=lambda head: head.seq):
+    for head in heads:
         lanes[head.organization_id][head.lane_id].append(head)
     shares.meet(lanes)
     for own in lanes.values():
         shares.meet(own)
-    while lanes:
-        organization = shares.least(lanes)
-        own = lanes[organization]
-        lane = shares.least(own)
-        head = own[lane].popleft()
+    turns = _Turns(shares, lanes)
+    inside = {organization: _Turns(shares, own) for organization, own in lanes.items()}
+    for organization in turns:
+        lane = next(inside[organization])
+        waiting = lanes[organization][lane]
+        head = waiting.popleft()
         pace = paces.get(head.version_id, Pace())
         if keeper.shuts(head):
-            own[lane].clear()
+            waiting.clear()
         elif keeper.stops(head):
             pass
         elif packer.add(head, pace):
@@ -188,8 +216,33 @@ def _take_turns(
             shares.charge(lane, cost)
         else:
             # This kind of run finds no room; behind it may be shorter ones, for the next round.
-            own[lane].clear()
-        if not own[lane]:
-            del own[lane]
-        if not own:
-            del lanes[organization]
+            waiting.clear()
+        if waiting:
+            inside[organization].again(lane)
+        if inside[organization]:
+            turns.again(organization)
+
+
+class _Turns:
+    """Who has been given the least, again and again; of equals, who came first."""
+
+    def __init__(self, shares: Shares, waiting: Iterable[Any]) -> None:
+        self._shares = shares
+        self._places = {key: place for place, key in enumerate(waiting)}
+        self._heap = [(shares.given(key), place, key) for key, place in self._places.items()]
+        heapq.heapify(self._heap)
+
+    def __bool__(self) -> bool:
+        return bool(self._heap)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Any:
+        if not self._heap:
+            raise StopIteration
+        return heapq.heappop(self._heap)[2]
+
+    def again(self, key: Any) -> None:
+        """Whoever had a turn stands in line again, with what was charged for it."""
+        heapq.heappush(self._heap, (self._shares.given(key), self._places[key], key))

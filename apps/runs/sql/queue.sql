@@ -132,8 +132,7 @@ SELECT gone.run_id, lane.id, nextval('runs_ready_seq'), gone.dispatches, clock_t
 -- that is open again. Costs one index look-up for each lane and row, however many wait behind them.
 SELECT head.lane_id, head.lane_gate, head.organization_id, head.priority, head.seq, head.run_id,
        head.gate, extract(epoch FROM clock_timestamp() - head.ready_at)::float AS waited_s,
-       run.agent_version_id AS version_id, run.project_id, run.concurrency_key, run.public_id, run.name,
-       run.trace
+       run.agent_version_id AS version_id, run.project_id, run.concurrency_key
   FROM (
     SELECT lane.id AS lane_id, lane.gate AS lane_gate, lane.organization_id, lane.priority, r.*
       FROM runs_lane AS lane
@@ -174,6 +173,13 @@ SELECT (SELECT rules FROM runs_leader WHERE shard = %(shard)s) AS version, limit
         UNION ALL
        SELECT gate, organization_id, 'queue', cap, NULL, NULL, false FROM runs_lane WHERE cap IS NOT NULL
        ) AS limits ON true;
+
+-- name: urgent
+-- How many slots the urgent runs of each organization take up.
+SELECT lane.organization_id, count(DISTINCT lease.message) AS taken
+  FROM runs_lease AS lease JOIN runs_lane AS lane ON lane.id = lease.lane_id
+ WHERE lane.priority = 0
+ GROUP BY lane.organization_id;
 
 -- name: agents_of
 SELECT id AS version_id, agent_id FROM agents_agentversion WHERE id = ANY(%(versions)s::uuid[]);
@@ -296,14 +302,17 @@ WITH seat AS MATERIALIZED (
         ON CONFLICT (gate) DO UPDATE
        SET full_at = greatest(bucket.full_at, statement_timestamp())
                    + (excluded.full_at - statement_timestamp())
+), leased AS (
+    INSERT INTO runs_lease (run_id, lane_id, token, seq, state, message, gated, dispatched_at,
+                            dispatch_deadline)
+    SELECT run_id, lane_id, nextval('runs_token_seq'), dispatches + 1, 'd', message, passes IS NOT NULL,
+           clock_timestamp(), clock_timestamp() + make_interval(secs => %(deadline_s)s)
+      FROM gone
+     ORDER BY place
+    RETURNING run_id, token, seq
 )
-INSERT INTO runs_lease (run_id, lane_id, token, seq, state, message, gated, dispatched_at,
-                        dispatch_deadline)
-SELECT run_id, lane_id, nextval('runs_token_seq'), dispatches + 1, 'd', message, passes IS NOT NULL,
-       clock_timestamp(), clock_timestamp() + make_interval(secs => %(deadline_s)s)
-  FROM gone
- ORDER BY place
-RETURNING run_id, token, seq;
+SELECT leased.run_id, leased.token, leased.seq, run.public_id, run.name, run.trace
+  FROM leased JOIN runs_run AS run ON run.id = leased.run_id;
 
 -- name: hand_back
 -- Return leases that no worker has started, at no cost to the run: those whose message could not be

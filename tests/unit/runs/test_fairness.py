@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.runs.services.fairness import Head, Pace, Room, Shares, choose
+from apps.runs.services.fairness import Head, Manners, Pace, Room, Shares, choose
 
 WORK = timedelta(milliseconds=20)
 SCRIPT, LIGHT, BRIEF = uuid4(), uuid4(), uuid4()
@@ -23,7 +23,10 @@ PACES = {
 A, B = uuid4(), uuid4()
 
 
-def heads(number, *, organization=A, lane=1, version=SCRIPT, priority=1, after=count(1)):  # noqa: B008
+_seqs = count(1)
+
+
+def heads(number, *, organization=A, lane=1, version=SCRIPT, priority=1, waited_s=0.0):
     return [
         Head(
             run_id=seq,
@@ -34,13 +37,10 @@ def heads(number, *, organization=A, lane=1, version=SCRIPT, priority=1, after=c
             organization_id=organization,
             priority=priority,
             seq=seq,
-            waited_s=0.0,
+            waited_s=waited_s,
             version_id=version,
-            public_id=uuid4(),
-            name="run",
-            trace={},
         )
-        for seq in (next(after) for _ in range(number))
+        for seq in (next(_seqs) for _ in range(number))
     ]
 
 
@@ -161,6 +161,43 @@ def test_classes_are_strict():
     order = [message[0].priority for message in chosen(waiting, Room(now=7))]
 
     assert order == [0, 0, 0, 1, 1, 1, 2]
+
+
+def order(waiting, manners, room=4):
+    messages = choose(
+        waiting,
+        room=Room(now=room),
+        paces=PACES,
+        shares=Shares(),
+        work=WORK,
+        keeper=Open(),
+        manners=manners,
+    )
+    return [(head.organization_id, head.priority) for message in messages for head in message]
+
+
+def test_who_has_waited_long_rises_by_a_class():
+    fresh = heads(9, priority=1)
+    waiting = fresh + heads(1, priority=2, lane=2, waited_s=901, organization=B)
+
+    assert (B, 2) not in order(waiting, Manners())
+    assert (B, 2) in order(waiting, Manners(ageing_s=900))
+
+
+def test_twice_as_long_rises_by_two_and_no_further():
+    waiting = heads(9, priority=0) + heads(1, priority=2, lane=2, waited_s=9000, organization=B)
+
+    assert (B, 2) not in order(waiting, Manners())
+    assert (B, 2) in order(waiting, Manners(ageing_s=900))
+
+
+def test_urgent_runs_beyond_their_share_leave_others_something():
+    """Without the share A's urgent runs take every slot."""
+    waiting = heads(9, priority=0) + heads(9, priority=1, lane=2, organization=B)
+
+    assert Counter(order(waiting, Manners())) == {(A, 0): 4}
+    assert Counter(order(waiting, Manners(urgent_left={A: 2}))) == {(A, 0): 3, (B, 1): 1}
+    assert Counter(order(waiting, Manners(urgent_left={A: -5}))) == {(A, 0): 2, (B, 1): 2}
 
 
 @given(
