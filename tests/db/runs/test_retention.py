@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from threading import Event as Flag
 from threading import Thread
@@ -23,7 +23,9 @@ LATER = datetime(2031, 3, 10, tzinfo=UTC)
 
 
 @pytest.fixture
-def seat():
+def seat(settings):
+    # A busy machine must not depose it.
+    settings.AOS_LEADER_TTL = timedelta(hours=1)
     return leadership.take("test")
 
 

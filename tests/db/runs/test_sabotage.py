@@ -28,7 +28,9 @@ CLAIM_FENCE = (
 
 
 @pytest.fixture
-def seat():
+def seat(settings):
+    # A busy machine must not depose it.
+    settings.AOS_LEADER_TTL = timedelta(hours=1)
     return leadership.take("test")
 
 

@@ -29,10 +29,17 @@ from apps.runs.services.leadership import SeatLost
 from apps.runs.types import FINAL, Entry, EventKind, Failure, RunState
 from tests.factories import make_actor, make_agent, make_project, make_run, make_worker
 
+pytestmark = pytest.mark.usefixtures("long_seats")
 MAY_PASS = Failure(code="sandbox_unavailable", detail="No engine.", retryable=True)
 WILL_NOT = Failure(code="command_failed", detail="Exit code 3.")
 ATTEMPTS, POISON = 3, 3
 Q, R, C = RunState.QUEUED, RunState.RUNNING, RunState.CANCELLING
+
+
+@pytest.fixture
+def long_seats(settings):
+    """A machine that is busy must not depose the leader in the middle of an example."""
+    settings.AOS_LEADER_TTL = timedelta(hours=1)
 
 
 @dataclass
