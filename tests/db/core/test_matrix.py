@@ -20,13 +20,16 @@ import pytest
 from django.db import transaction
 from rest_framework.test import APIClient
 
+from apps.agents.models import Agent
 from apps.events.models import AuditEntry
 from apps.identity.actor import Actor
 from apps.identity.matrix import MATRIX, SCOPES
 from apps.identity.models import User
 from apps.identity.services import tokens
 from apps.identity.types import RANK, Role, Scope
+from apps.projects.models import Project
 from apps.runs.models import RunQuerySet
+from apps.runs.services import limits
 from tests.architecture.test_urls import apis, pages
 from tests.db.core.test_permissions import TABLE, fill, furnish, send, shape
 from tests.faces import key, session
@@ -60,7 +63,7 @@ LIES = {
     "token_id": set(),
 }
 # Further names in an address, of things that the ones above hold.
-PARTS = {"number": "1", "name": "report.md", "queue": "default", "priority": "normal"}
+PARTS = {"number": "1", "name": "report.md", "queue": "default", "priority": "normal", "key": "k"}
 # Except on the pages about other people.
 MINE_ELSEWHERE = "access/"
 # Shown to everybody with a role anywhere in the organization.
@@ -71,6 +74,7 @@ MAKES_A_RUN = {"run.submit", "run.rerun", "run.requeue"}
 IDLE = {
     "schedules/<uuid:schedule_id>/resume",
     "runs/bulk/<uuid:act_id>/proceed",
+    "queue/agent",
     "integrations/sandboxes/environments/<uuid:environment_id>/clone",
 }
 # About runs that ended badly.
@@ -217,8 +221,21 @@ def targets(home):
     for where, target in found.items():
         owner = User.objects.get(pk=target["person"])
         entry = AuditEntry.objects.filter(organization_id=owner.organization_id).first()
+        _limit(owner, target)
         target["entry"] = entry.pk if entry else f"{where} has no entry"
     return found
+
+
+def _limit(owner: User, target: dict[str, Any]) -> None:
+    """A limit of each kind there is."""
+    by = Actor(user=make_user(role=Role.OWNER, organization=owner.organization))
+    for about in (
+        limits.of_organization(owner.organization_id),
+        limits.of_project(Project.objects.get(pk=target["project"])),
+        limits.of_agent(Agent.objects.get(pk=target["agent"])),
+        limits.of_key(owner.organization_id, PARTS["key"]),
+    ):
+        limits.put(by=by, about=about, cap=5)
 
 
 @pytest.fixture
