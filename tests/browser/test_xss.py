@@ -62,6 +62,7 @@ NOWHERE = {
     "identity.SignIn.agent": "shown as the name of a browser, from a list of ours",
     "runs.IdempotencyKey.answer": "given again to the program that repeats itself, as JSON",
     "runs.IdempotencyKey.key": "kept to compare, never shown",
+    "runs.Run.concurrency_key": "told while a run waits for its key; no gate is full on the stage",
     "runs.Run.retry": "numbers; the pages tell what came of them",
     "runs.Run.trace": "ids of the trace",
 }

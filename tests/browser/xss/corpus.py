@@ -63,4 +63,5 @@ def volleys() -> list[Volley]:
 
 
 # What pages look like when nobody tries anything.
-PLAIN: Final = Volley(payloads=(Payload(number=0, aim="none", text="plain words"),))
+# Two lines, because the admin shows a line's end as a line's end.
+PLAIN: Final = Volley(payloads=(Payload(number=0, aim="none", text="plain words\nand more"),))
