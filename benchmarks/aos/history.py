@@ -28,10 +28,12 @@ def fill(number: int) -> None:
     model = Run.objects.filter(state="succeeded").latest("pk")
     last = Event.objects.filter(project_id=model.project_id).latest("seq").seq
     first = model.pk + 1_000_000
+    # A run's id by its number: its receipt must name it and no other.
+    named = f"md5('{model.pk} ' || n)::uuid"
     tables: dict[str, tuple[str, dict[str, str]]] = {
         Run._meta.db_table: (
             f"id = {model.pk}",
-            {"id": f"{first} + n", "public_id": "gen_random_uuid()", "trace_id": "md5(n::text)"},
+            {"id": f"{first} + n", "public_id": named, "trace_id": "md5(n::text)"},
         ),
         Attempt._meta.db_table: (f"run_id = {model.pk}", {"run_id": f"{first} + n"}),
         RunEvent._meta.db_table: (f"run_id = {model.pk}", {"run_id": f"{first} + n"}),
@@ -39,6 +41,7 @@ def fill(number: int) -> None:
             f"run_id = '{model.public_id}'",
             {
                 "event_id": "gen_random_uuid()",
+                "run_id": named,
                 "seq": f"{last + 1} + 2 * n + (type = '{EventType.RECEIPT}')::int",
             },
         ),

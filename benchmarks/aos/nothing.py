@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Generator, Mapping
 
 from workers.sandbox.artifacts import ArtifactLimits, ArtifactSink, Collected
 from workers.sandbox.base import (
+    Channel,
     Command,
     Execution,
     Exit,
@@ -41,6 +42,9 @@ class NothingSandbox(Sandbox):
 
     def run(self, command: Command) -> Execution:
         return Execution(_silence(), stop=lambda: None)
+
+    def attach(self, command: Command) -> Channel:
+        raise NotImplementedError("There is nothing to talk to.")
 
     def collect(
         self,

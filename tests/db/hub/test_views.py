@@ -523,7 +523,7 @@ def test_the_list_costs_the_same_queries_however_long_it_is(
         make_run(project=project, agent=agent)
     publish()
 
-    with django_assert_max_num_queries(15):
+    with django_assert_max_num_queries(16):
         page.get("/runs")
     with django_assert_max_num_queries(24):
         page.get("/")

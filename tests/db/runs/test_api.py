@@ -65,6 +65,7 @@ def test_a_submitted_run_is_stored_before_it_is_acknowledged(cast, project, agen
         "name",
         "queue",
         "priority",
+        "concurrency_key",
         "labels",
         "trace_id",
         "attempts",
