@@ -114,6 +114,10 @@ _KNOWN: Final[Mapping[str, tuple[str, str]]] = {
         "It took its workers down",
         "Look at the agent before you run it again: several workers died while running it.",
     ),
+    "dependency_failed": (
+        "A run it depends on did not succeed",
+        "Look at that run. When it is repaired, run both again.",
+    ),
     "queue_deadline_passed": (
         "No worker was free in time",
         "Run it again later, or with a longer queue deadline.",
@@ -124,7 +128,7 @@ _KNOWN: Final[Mapping[str, tuple[str, str]]] = {
     ),
 }
 # Somebody wanted it so; there is nothing to explain or repair.
-_NO_FAULT: Final = frozenset({"cancelled"})
+_NO_FAULT: Final = frozenset({"cancelled", "skipped"})
 _AGAIN: Final = "This can pass by itself: run it again."
 _LOOK: Final = "Look at the last lines of the log, then change the input or the agent."
 

@@ -37,7 +37,7 @@ def dead_letters(request: HubRequest) -> HttpResponse:
     if before := request.GET.get("before"):
         open_ones = open_ones.filter(run__lt=_place(before))
     found = open_ones.select_related("run__agent_version__agent").defer("run__spec", "run__trace")
-    page = list(found.order_by("-run")[: _PAGE + 1])
+    page = list(found.order_by("-run_id")[: _PAGE + 1])
     may_bulk = project is not None and policy.allows(
         page_actor(request), "run.bulk", project_id=project.pk
     )

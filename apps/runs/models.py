@@ -32,6 +32,7 @@ from apps.runs.types import (
     EventKind,
     FireOutcome,
     LeaseState,
+    OnFailure,
     Priority,
     RunFilter,
     RunState,
@@ -123,6 +124,8 @@ class Run(models.Model):
     attempts = models.PositiveSmallIntegerField(default=0)
     crash_count = models.PositiveSmallIntegerField(default=0)
     isolation = models.CharField(max_length=16, blank=True)
+    # Depends on a run, or a run depends on it: triggers set it and look no further where it is false.
+    linked = models.BooleanField(db_default=False)
     result = models.JSONField(null=True)
     error = models.JSONField(null=True)
     created_at = models.DateTimeField(db_default=Now())
@@ -217,7 +220,7 @@ class DeadLetter(models.Model):
 
     class Meta:
         db_table = "runs_deadletter"
-        ordering = ["-run"]
+        ordering = ["-run_id"]
         constraints = [
             models.CheckConstraint(
                 name="runs_deadletter_requeued_is_settled",
@@ -313,6 +316,71 @@ class ScheduledRun(models.Model):
 
     def __str__(self) -> str:
         return f"scheduled {self.run_id} at {self.due_at}"
+
+
+class Dependency(models.Model):
+    """A run that another one waits for. Named at submission, never changed.
+
+    Only earlier runs can be named, so there are no cycles. A trigger refuses runs of other
+    organizations, and those that have started already.
+    """
+
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, db_index=False, related_name="needs")
+    on = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="needed_by")
+    on_failure = models.CharField(max_length=8, choices=OnFailure)
+
+    class Meta:
+        db_table = "runs_dependency"
+        ordering = ["run_id", "on_id"]
+        constraints = [
+            models.UniqueConstraint(name="runs_dependency_named_once", fields=["run", "on"]),
+            models.CheckConstraint(
+                name="runs_dependency_on_an_earlier_run", condition=Q(on__lt=models.F("run"))
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.run_id} needs {self.on_id}"
+
+
+class WaitingRun(models.Model):
+    """A run that is kept out of the queue until what it depends on has ended.
+
+    A trigger counts down and lets it go, in the statement that ends the last run it needs.
+    """
+
+    run = models.OneToOneField(
+        Run, on_delete=models.CASCADE, primary_key=True, related_name="waiting"
+    )
+    # How many of the runs it needs have not ended.
+    open = models.IntegerField()
+    # Not before this time, even then.
+    due_at = models.DateTimeField(null=True)
+    queue_deadline = models.DateTimeField(null=True)
+    # Set when a run it needs did not succeed: the leader ends this one. ``cause`` is that run.
+    verdict = models.CharField(max_length=8, choices=OnFailure, blank=True, db_default="")
+    cause = models.ForeignKey(
+        Run, on_delete=models.CASCADE, null=True, db_index=False, related_name="+"
+    )
+
+    class Meta:
+        db_table = "runs_waiting"
+        constraints = [
+            models.CheckConstraint(
+                name="runs_waiting_counts_down_to_zero", condition=Q(open__gte=0)
+            )
+        ]
+        indexes = [
+            models.Index(fields=["run"], name="runs_waiting_decided", condition=~Q(verdict="")),
+            models.Index(
+                fields=["queue_deadline"],
+                name="runs_waiting_deadline",
+                condition=Q(queue_deadline__isnull=False),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.run_id} waits for {self.open} runs"
 
 
 class WorkerNode(models.Model):

@@ -31,7 +31,8 @@ FINAL: Final = (
 UNWANTED: Final = (RunState.FAILED, RunState.EXPIRED, RunState.DEAD)
 # The one table of transitions; the database trigger is made from it (see migrations).
 TRANSITIONS: Final = {
-    RunState.QUEUED: (RunState.RUNNING, RunState.CANCELLED, RunState.EXPIRED),
+    # It fails unstarted when a run it depends on does not succeed.
+    RunState.QUEUED: (RunState.RUNNING, RunState.CANCELLED, RunState.EXPIRED, RunState.FAILED),
     RunState.RUNNING: (
         RunState.SUCCEEDED,
         RunState.FAILED,
@@ -311,6 +312,23 @@ class RetryPolicy:
         return min(min(grown, self.max_s) * (1 + self.jitter * (2 * dice - 1)), self.max_s)
 
 
+class OnFailure(models.TextChoices):
+    """What becomes of a run when one that it depends on does not succeed."""
+
+    FAIL = "fail", "it fails as well"
+    SKIP = "skip", "it is skipped"
+    RUN = "run", "it runs all the same"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """A run that another one waits for: by its id or, among tasks submitted together, by its place."""
+
+    run: UUID | None = None
+    item: int | None = None
+    on_failure: OnFailure = OnFailure.FAIL
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskSpec:
     """What a person or a program asks for. Times in seconds."""
@@ -325,3 +343,4 @@ class TaskSpec:
     labels: dict[str, str] = field(default_factory=dict)
     # Runs of one key run one at a time, or as many as a limit over the key says.
     concurrency_key: str = ""
+    depends_on: tuple[Need, ...] = ()

@@ -27,6 +27,7 @@ from apps.core.postgres import direct
 from apps.events.services import chain, checkpoints, relay
 from apps.runs.services import (
     bulk,
+    dependencies,
     dispatch,
     firing,
     fleet,
@@ -257,7 +258,7 @@ class Engine:
         silence_counts = now - self._healthy_since >= settings.AOS_WORKER_TTL.total_seconds()
         returned = dispatch.hand_back_overdue()
         expired = recovery.expire_queued(seat)
-        fired = firing.fire(seat)
+        fired = firing.fire(seat) + dependencies.end_decided(seat)
         look = withdrawal.sweep(seat, since=self._looked_until)
         self._looked_until = look.until
         done = returned + expired + fired + look.cancelled

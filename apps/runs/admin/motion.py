@@ -19,10 +19,12 @@ from apps.runs.models import (
     Attempt,
     BulkAct,
     DeadLetter,
+    Dependency,
     Lane,
     ReadyRun,
     RunLease,
     ScheduledRun,
+    WaitingRun,
 )
 
 
@@ -38,7 +40,15 @@ class _OfRun(Window):
 
     @display(description="run")
     def run_link(
-        self, row: Attempt | RunLease | ReadyRun | ScheduledRun | Artifact | DeadLetter
+        self,
+        row: Attempt
+        | RunLease
+        | ReadyRun
+        | ScheduledRun
+        | Artifact
+        | DeadLetter
+        | WaitingRun
+        | Dependency,
     ) -> SafeString:
         url = reverse("admin:runs_run_change", args=[row.run_id])
         return format_html('<a href="{}">{}</a>', url, row.run.name)
@@ -161,7 +171,7 @@ class DeadLetterAdmin(_OfRun):
     list_display_links = ["code"]
     list_filter = [("settled_at", admin.EmptyFieldListFilter)]
     list_select_related = ["run", "project"]
-    ordering = ["-run"]
+    ordering = ["-run_id"]
 
 
 @admin.register(Limit, site=site)
@@ -183,3 +193,25 @@ class LimitAdmin(Window):
     @display(description="rate")
     def rate(self, limit: Limit) -> str:
         return f"{limit.rate_count} in {limit.rate_seconds} s" if limit.rate_count else "-"
+
+
+@admin.register(WaitingRun, site=site)
+class WaitingRunAdmin(_OfRun):
+    """Runs that are kept out of the queue until what they depend on has ended."""
+
+    icon = "hourglass_pause"
+    list_display = ["run_link", "open", "due_at", "verdict"]
+    list_display_links = ["open"]
+    ordering = ["run_id"]
+
+
+@admin.register(Dependency, site=site)
+class DependencyAdmin(_OfRun):
+    """Which run waits for which, and what becomes of it when that one does not succeed."""
+
+    icon = "account_tree"
+    list_display = ["run_link", "on", "on_failure"]
+    list_display_links = ["on_failure"]
+    list_filter = ["on_failure"]
+    list_select_related = ["run", "on"]
+    ordering = ["-id"]

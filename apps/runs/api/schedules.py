@@ -42,6 +42,7 @@ class _TaskSerializer(TaskRequestSerializer):
     project = None  # type: ignore[assignment]  # how DRF takes an inherited field away
     agent = None  # type: ignore[assignment]
     run_at = None  # type: ignore[assignment]
+    depends_on = None  # type: ignore[assignment]
 
 
 class ScheduleChangeSerializer(StrictSerializer):

@@ -12,6 +12,8 @@ from apps.runs.types import (
     DISPATCHED,
     LONGEST_CONCURRENCY_KEY,
     EventKind,
+    Need,
+    OnFailure,
     Priority,
     RunState,
     TaskSpec,
@@ -44,6 +46,28 @@ class ConcurrencyKeyField(serializers.RegexField):
 
     def __init__(self, **fields: Any) -> None:
         super().__init__(CONCURRENCY_KEY, max_length=LONGEST_CONCURRENCY_KEY, **fields)
+
+
+class NeedSerializer(StrictSerializer):
+    """A run to wait for: one that there is, or an earlier item of the same request."""
+
+    run = serializers.UUIDField(required=False, help_text="A run of your organization.")
+    item = serializers.IntegerField(
+        min_value=0,
+        max_value=999,
+        required=False,
+        help_text="In a bulk submission: the index of an earlier item.",
+    )
+    on_failure = serializers.ChoiceField(
+        choices=OnFailure.values,
+        default="fail",
+        help_text="When it does not succeed: `fail` too, `skip` this one, or `run` all the same.",
+    )
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if ("run" in attrs) == ("item" in attrs):
+            raise serializers.ValidationError("names either a run or an item")
+        return attrs
 
 
 class TaskRequestSerializer(StrictSerializer):
@@ -93,6 +117,13 @@ class TaskRequestSerializer(StrictSerializer):
         help_text="Up to 32 words of your own, kept with the run.",
     )
 
+    depends_on = serializers.ListField(
+        child=NeedSerializer(),
+        max_length=100,
+        required=False,
+        help_text="Start when all of these have ended.",
+    )
+
     def validate_labels(self, labels: dict[str, str]) -> dict[str, str]:
         if len(labels) > 32:
             raise serializers.ValidationError("must be at most 32")
@@ -125,6 +156,10 @@ def task_of(wanted: dict[str, Any]) -> TaskSpec:
         retry=dict(wanted.get("retry", {})),
         labels=dict(wanted.get("labels", {})),
         concurrency_key=wanted.get("concurrency_key", ""),
+        depends_on=tuple(
+            Need(**need | {"on_failure": OnFailure(need["on_failure"])})
+            for need in wanted.get("depends_on", ())
+        ),
     )
 
 

@@ -39,6 +39,7 @@ from apps.runs.api.views import (
     Requeue,
     Rerun,
     RunCollection,
+    RunDependencies,
     RunDetail,
     RunSubmission,
 )
@@ -57,6 +58,7 @@ urlpatterns = [
     path("runs/<str:run_id>/rerun", Rerun.as_view()),
     path("runs/<str:run_id>/requeue", Requeue.as_view()),
     path("runs/<str:run_id>/dismiss", Dismiss.as_view()),
+    path("runs/<str:run_id>/dependencies", RunDependencies.as_view()),
     path("dead-letters", DeadLetterCollection.as_view()),
     path("runs/<str:run_id>/events", RunLogPages.as_view()),
     path("runs/<str:run_id>/artifacts", ArtifactCollection.as_view()),

@@ -7,6 +7,7 @@ from typing import Any
 from django.db.models import QuerySet
 from django.http import HttpResponseBase
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
+from rest_framework import serializers
 from rest_framework.generics import ListAPIView
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -32,7 +33,8 @@ from apps.runs.api.serializers import (
 )
 from apps.runs.errors import KeyMissing
 from apps.runs.models import Artifact, Run, RunQuerySet
-from apps.runs.services import control, letters, submission
+from apps.runs.services import control, dependencies, letters, submission
+from apps.runs.types import OnFailure
 
 _KEY = re.compile(r"[\x21-\x7e]{16,255}")
 KEY_HEADER = OpenApiParameter(
@@ -248,6 +250,33 @@ class DeadLetterCollection(ListAPIView[Run]):
     )
     def get(self, request: Request) -> Response:
         return self.list(request)
+
+
+class LinkSerializer(serializers.Serializer[Any]):
+    id = serializers.UUIDField(source="run.public_id")
+    name = serializers.CharField(source="run.name")
+    state = serializers.CharField(source="run.state")
+    on_failure = serializers.ChoiceField(choices=OnFailure.values)
+
+
+class LinksSerializer(serializers.Serializer[Any]):
+    depends_on = LinkSerializer(many=True, help_text="What it waits for.")
+    dependents = LinkSerializer(many=True, help_text="What waits for it.")
+
+
+class RunDependencies(APIView):
+    actions = {"get": "run.read"}
+
+    @extend_schema(
+        operation_id="runs_dependencies",
+        summary="Read what a run waits for, and what waits for it",
+        description="As far as you can see it; at most 200 of each.",
+        tags=["Runs"],
+        responses={200: LinksSerializer, **problems(404)},
+    )
+    def get(self, request: Request, run_id: str) -> Response:
+        links = dependencies.around(found(request, run_id), to=actor(request).user)
+        return Response(LinksSerializer(links).data)
 
 
 class ArtifactCollection(ListAPIView[Artifact]):

@@ -77,7 +77,7 @@ def cancel_many(*, by: Actor, runs: Sequence[Run], act: UUID) -> list[RunIsOver 
     waiting = [run for run in runs if run.state == RunState.QUEUED]
     held = [run for run in runs if run.state == RunState.RUNNING]
     if waiting:
-        lifecycle.close_waiting(waiting, RunState.CANCELLED, failure=_BEFORE_START)
+        lifecycle.close_waiting([(run, _BEFORE_START) for run in waiting], RunState.CANCELLED)
     if held:
         ask_worker(*held)
     if stopped := [*waiting, *held]:

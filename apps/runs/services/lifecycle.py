@@ -89,12 +89,11 @@ def close(
     run.refresh_from_db(fields=["state", "started_at", "finished_at"])
 
 
-def close_waiting(runs: Sequence[Run], state: RunState, *, failure: Failure) -> None:
-    """Bring many locked runs, none of which has a worker, to a final state."""
+def close_waiting(ends: Sequence[tuple[Run, Failure]], state: RunState) -> None:
+    """Bring many locked runs, none of which has a worker, to a final state, each for its reason."""
     sql.require_transaction("lifecycle.close_waiting")
-    _drop_from_queue(*runs)
-    error = failure.as_json()
-    _write_ends([_Ending(run_id=run.pk, state=state, error=error) for run in runs])
+    _drop_from_queue(*(run for run, _ in ends))
+    _write_ends([_Ending(run_id=run.pk, state=state, error=why.as_json()) for run, why in ends])
 
 
 def finish(reports: Sequence[Report]) -> frozenset[int]:

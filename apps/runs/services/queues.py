@@ -12,7 +12,7 @@ from apps.core.errors import NotFound
 from apps.events.services import outbox
 from apps.identity import policy
 from apps.identity.actor import Actor
-from apps.runs.models import Lane, Run, ScheduledRun
+from apps.runs.models import Lane, Run, ScheduledRun, WaitingRun
 from apps.runs.services import figures, limits
 from apps.runs.services.figures import SQL
 from apps.runs.types import Priority, RunState
@@ -54,16 +54,31 @@ def why_waiting(run: Run) -> str:
     """Why a queued run does not start now, as a sentence; empty for one that does not wait."""
     if run.state != RunState.QUEUED or hasattr(run, "lease"):
         return ""
-    later = ScheduledRun.objects.filter(run=run).first()
-    if later is not None:
-        what = "It waits before its next attempt" if run.attempts else "It was asked to start later"
-        return f"{what}: {later.due_at:%Y-%m-%d %H:%M:%S} UTC."
+    if told := _needs(run) or _later(run):
+        return told
     rows = sql.fetch(SQL["place_in_lane"], {"run_id": run.pk, "most": _COUNTED})
     if not rows or not rows[0]["is_ready"]:
         return ""
     if rows[0]["paused"]:
         return f"The queue {run.queue}/{run.get_priority_display()} is paused."
     return limits.why_stopped(run) or _stopped() or _behind(int(rows[0]["ahead"]))
+
+
+def _needs(run: Run) -> str:
+    held = WaitingRun.objects.filter(run=run).first()
+    if held is None:
+        return ""
+    if held.verdict:
+        return "A run it depends on did not succeed, so it ends without being started."
+    return f"It waits for {held.open} run{'s' if held.open > 1 else ''} to end."
+
+
+def _later(run: Run) -> str:
+    later = ScheduledRun.objects.filter(run=run).first()
+    if later is None:
+        return ""
+    what = "It waits before its next attempt" if run.attempts else "It was asked to start later"
+    return f"{what}: {later.due_at:%Y-%m-%d %H:%M:%S} UTC."
 
 
 def _stopped() -> str:

@@ -27,7 +27,7 @@ from apps.identity.actor import Actor
 from apps.projects.models import Project
 from apps.runs.errors import AgentNotReleased, KeyBusy, KeyReused, QueueFull
 from apps.runs.models import IdempotencyKey, Run
-from apps.runs.services import backlog, inputs, letters, lifecycle
+from apps.runs.services import backlog, dependencies, inputs, letters, lifecycle
 from apps.runs.services.leadership import SQL
 from apps.runs.types import Priority, RunState, TaskSpec
 from apps.sandboxes.services import environments
@@ -177,12 +177,21 @@ def _admit(by: Actor, wanted: Sequence[Wanted | AosError]) -> list[Run | AosErro
     """Store what is right of it; what is wrong with a task refuses that task alone."""
     doors: dict[tuple[UUID, UUID], AosError | None] = {}
     files = inputs.Files()
-    results = [
-        each if isinstance(each, AosError) else _judge(by, each, doors, files) for each in wanted
-    ]
+    needs = dependencies.Needs(by, (each.task for each in wanted if isinstance(each, Wanted)))
+    results: list[Run | AosError] = []
+    held: list[tuple[Run, Sequence[dependencies.Needed]]] = []
+    for each in wanted:
+        result = each if isinstance(each, AosError) else _judge(by, each, doors, files)
+        if isinstance(each, Wanted) and isinstance(result, Run) and each.task.depends_on:
+            try:
+                held.append((result, needs.of(each.task, results)))
+            except Invalid as error:
+                result = error
+        results.append(result)
     if runs := [result for result in results if isinstance(result, Run)]:
         backlog.require_room(runs[0].organization_id, more=len(runs))
         _store(runs, by=by)
+        dependencies.hold(held)
         _audit_many(by, "run.submit_many", runs)
     return results
 
@@ -362,8 +371,11 @@ def _accept(
         by=by, project=project, version=version, task=task, files=files, rerun_of=rerun_of
     )
     slug = version.agent.slug
+    needs = dependencies.Needs(by, [task]).of(task)
     backlog.require_room(run.organization_id, more=1)
     _store([run], by=by)
+    if needs:
+        dependencies.hold([(run, needs)])
     outbox.audit(
         by.ref,
         "run.rerun" if rerun_of else "run.submit",

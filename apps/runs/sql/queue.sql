@@ -491,8 +491,11 @@ SELECT lease.run_id, lease.token,
 -- name: overdue_in_queue
 -- The deadline lies beside the waiting run and not on the run alone: an index over runs would have to
 -- be kept for each that starts.
-SELECT run_id FROM runs_ready
- WHERE queue_deadline < clock_timestamp()
+SELECT run_id
+  FROM (SELECT run_id, queue_deadline FROM runs_ready WHERE queue_deadline < clock_timestamp()
+        UNION ALL
+        SELECT run_id, queue_deadline FROM runs_waiting WHERE queue_deadline < clock_timestamp()
+       ) AS overdue
  ORDER BY queue_deadline
  LIMIT %(limit)s;
 

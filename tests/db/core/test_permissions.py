@@ -65,6 +65,7 @@ TABLE = [
     ("post", "/api/runs/{run}/rerun", None, OPERATOR, "run:write", 202),
     ("post", "/api/runs/{dead}/requeue", None, OPERATOR, "run:write", 202),
     ("post", "/api/runs/{dead}/dismiss", None, OPERATOR, "run:write", 200),
+    ("get", "/api/runs/{run}/dependencies", None, VIEWER, "run:read", 200),
     ("get", "/api/dead-letters", None, VIEWER, "run:read", 200),
     ("get", "/api/runs/{run}/events", None, VIEWER, "run:read", 200),
     ("get", "/api/runs/{run}/artifacts", None, VIEWER, "run:read", 200),

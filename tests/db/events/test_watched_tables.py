@@ -39,6 +39,8 @@ UNWATCHED = {
     "runs_lease": "the same",
     "runs_hold": "the same",
     "runs_bucket": "the same",
+    "runs_waiting": "the same",
+    "runs_dependency": "named when a run is born, which is watched; never changed",
     "runs_pace": "what workers measured",
     "runs_attempt": "the same",
     "runs_event": "the log of a run itself: append-only",

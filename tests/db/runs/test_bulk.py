@@ -291,6 +291,6 @@ def test_many_waiting_runs_are_closed_in_one_statement(scene, django_assert_max_
     with transaction.atomic():
         locked = lifecycle.lock_many([run.pk for run in runs])
         with django_assert_max_num_queries(6):
-            lifecycle.close_waiting(locked, RunState.CANCELLED, failure=NEVER)
+            lifecycle.close_waiting([(run, NEVER) for run in locked], RunState.CANCELLED)
     assert dispatch.look().has_ready is False
     assert Run.objects.filter(state=RunState.CANCELLED).count() == 50

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from threading import Barrier
@@ -235,6 +236,18 @@ def test_the_page_says_why_and_requeues_with_one_click(project, by):
     client.post(f"/runs/{dead.public_id}/requeue")
     assert _open() == set()
     assert "No dead letters" in client.get("/dead-letters").content.decode()
+
+
+def test_the_page_shows_the_newest_first_and_the_older_ones_behind_them(project, by):
+    dead = [make_dead_run(project=project) for _ in range(31)]
+    client = session(by.user)
+    first = client.get("/dead-letters").content.decode()
+    link = re.search(r'href="(/dead-letters\?before=\d+)"', first)
+
+    assert str(dead[30].public_id) in first
+    assert str(dead[0].public_id) not in first
+    assert link
+    assert str(dead[0].public_id) in client.get(link[1]).content.decode()
 
 
 def test_a_viewer_sees_letters_and_no_buttons(project):
