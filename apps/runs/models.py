@@ -72,20 +72,7 @@ class RunQuerySet(models.QuerySet["Run"]):
 
     def matching(self, wanted: RunFilter) -> Self:
         """Those that a filter means, as people see their states."""
-        given = {
-            lookup: value
-            for lookup, value in (
-                ("project_id", wanted.project_id),
-                ("agent_version__agent_id", wanted.agent_id),
-                ("queue", wanted.queue),
-                ("error__code", wanted.error),
-                ("trace_id", wanted.trace_id),
-                ("created_at__gte", wanted.created_after),
-                ("created_at__lt", wanted.created_before),
-            )
-            if value is not None
-        }
-        found = self.filter(**given)
+        found = self.filter(**wanted.lookups)
         return found.filter(_in_state(wanted.state)) if wanted.state else found
 
 
@@ -319,11 +306,7 @@ class ScheduledRun(models.Model):
 
 
 class Dependency(models.Model):
-    """A run that another one waits for. Named at submission, never changed.
-
-    Only earlier runs can be named, so there are no cycles. A trigger refuses runs of other
-    organizations, and those that have started already.
-    """
+    """A run that another, later one waits for. Named at submission, never changed."""
 
     run = models.ForeignKey(Run, on_delete=models.CASCADE, db_index=False, related_name="needs")
     on = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="needed_by")
@@ -344,10 +327,7 @@ class Dependency(models.Model):
 
 
 class WaitingRun(models.Model):
-    """A run that is kept out of the queue until what it depends on has ended.
-
-    A trigger counts down and lets it go, in the statement that ends the last run it needs.
-    """
+    """A run that is kept out of the queue until a trigger has counted the last end it waits for."""
 
     run = models.OneToOneField(
         Run, on_delete=models.CASCADE, primary_key=True, related_name="waiting"

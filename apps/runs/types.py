@@ -145,6 +145,20 @@ class RunFilter:
     created_after: datetime | None = None
     created_before: datetime | None = None
 
+    @property
+    def lookups(self) -> dict[str, Any]:
+        """The conditions on a run's own columns; the state is shown, not stored."""
+        given = {
+            "project_id": self.project_id,
+            "agent_version__agent_id": self.agent_id,
+            "queue": self.queue,
+            "error__code": self.error,
+            "trace_id": self.trace_id,
+            "created_at__gte": self.created_after,
+            "created_at__lt": self.created_before,
+        }
+        return {lookup: value for lookup, value in given.items() if value is not None}
+
     def as_json(self) -> dict[str, str]:
         return {name: str(value) for name, value in asdict(self).items() if value is not None}
 
