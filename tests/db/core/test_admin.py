@@ -16,7 +16,18 @@ from apps.identity.adminsite import Window, site
 from apps.identity.models import Binding, Department
 from apps.identity.services import proposals
 from apps.runs.limit_models import Limit
-from apps.runs.models import Attempt, Leader, ReadyRun, Run, RunLease, ScheduledRun, ScheduleFire
+from apps.runs.models import (
+    Attempt,
+    DeadLetter,
+    Dependency,
+    Leader,
+    ReadyRun,
+    Run,
+    RunLease,
+    ScheduledRun,
+    ScheduleFire,
+    WaitingRun,
+)
 from apps.sandboxes.models import Sandbox
 from apps.sandboxes.services import offers
 from apps.sandboxes.types import ImageReport, ProfileReport
@@ -58,6 +69,8 @@ def furnish(organization):
     run = make_run(project=project, agent=agent)
     ready = make_run(project=project, agent=agent)
     later = make_run(project=project, agent=agent)
+    ended = make_run(project=project, agent=agent)
+    held = make_run(project=project, agent=agent)
     make_file(project)
     make_artifact(run)
     by = make_actor(organization=organization)
@@ -65,7 +78,12 @@ def furnish(organization):
     proposals.propose(by=by, user=by.user)
     Department.objects.create(organization=organization, name="Crew")
     worker = make_worker()
-    ReadyRun.objects.filter(run__in=[run, later]).delete()
+    ReadyRun.objects.filter(run__in=[run, later, ended, held]).delete()
+    DeadLetter.objects.create(
+        run=ended, organization_id=organization.pk, project=project, code="command_failed"
+    )
+    Dependency.objects.create(run=held, on=ready, on_failure="fail")
+    WaitingRun.objects.create(run=held, open=1)
     ScheduledRun.objects.create(run=later, due_at=Now())
     RunLease.objects.create(
         run=run,

@@ -21,6 +21,7 @@ from apps.identity.models import ApiToken, Binding, Installation, Organization, 
 from apps.identity.services import installation, people, tokens
 from apps.projects.models import Project
 from apps.runs.models import Run
+from apps.sandboxes.models import Environment
 from tests.factories import make_organization, make_user, unwatched
 
 PASSWORD = "correct horse battery"  # noqa: S105
@@ -211,6 +212,7 @@ def test_it_stays_closed_when_everybody_is_gone():
     opened()
     with unwatched():
         ApiToken.objects.all().delete()
+        Environment.objects.all().delete()
         Project.objects.all().delete()
         User.objects.all().delete()
         Organization.objects.all().delete()

@@ -198,7 +198,8 @@ def test_what_another_organization_has_answers_like_what_nobody_has(cast, projec
 @pytest.mark.parametrize(
     ("broken", "field"),
     [
-        ({"depends_on": []}, "depends_on"),
+        ({"needs": []}, "needs"),
+        ({"depends_on": [{"run": "soon"}]}, "depends_on.0.run"),
         ({"inputs": {}}, "inputs"),
         ({"input": "text"}, "input"),
         ({"input": None}, "input"),
