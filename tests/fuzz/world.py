@@ -11,15 +11,18 @@ from django.db import connection
 from apps.identity.actor import Actor
 from apps.identity.matrix import SCOPES
 from apps.identity.models import ApiToken, Organization, User
-from apps.identity.services import tokens
+from apps.identity.services import proposals, tokens
 from apps.identity.types import Role
 from apps.projects.models import Project
 from apps.runs.models import Run
+from apps.runs.services import limits
 from tests.factories import (
     make_agent,
     make_agent_version,
     make_binding,
+    make_bulk_act,
     make_department,
+    make_environment,
     make_file,
     make_organization,
     make_project,
@@ -96,6 +99,12 @@ def make_world(word: str) -> World:
     crew = make_department(guest, organization=organization)
     bindings = [make_binding(each, Role.VIEWER, project) for each in (guest, robot, crew)]
     schedule = make_schedule(project=project, agent=agent, by=by, name=f"{word} schedule")
+    environment = make_environment(organization=organization, name=f"{word}-environment")
+    owner = Actor(user=people[Role.OWNER])
+    act = make_bulk_act(by=owner, project=project)
+    proposal = proposals.propose(by=owner, user=guest)
+    lock = f"{word}-lock"
+    limits.put(by=owner, about=limits.of_key(organization.pk, lock), cap=3)
     spare = [_spare_token(person) for person in people.values()]
     return World(
         organization=organization,
@@ -113,6 +122,10 @@ def make_world(word: str) -> World:
             "department_id": [str(crew.pk)],
             "binding_id": [str(binding.pk) for binding in bindings],
             "schedule_id": [str(schedule.pk)],
+            "environment_id": [str(environment.pk)],
+            "act_id": [str(act.pk)],
+            "proposal_id": [str(proposal.pk)],
+            "key": [lock],
             "token_id": [str(token.pk) for token in spare],
         },
     )
