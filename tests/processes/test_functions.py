@@ -203,7 +203,8 @@ def test_a_failure_among_many_is_tried_again_alone(platform):
     wait_for("all to end", lambda: not _open(runs), seconds=60)
 
     ended = {run.spec["input"]["number"]: run for run in Run.objects.filter(pk__in=runs)}
-    assert {number for number, run in ended.items() if run.state == RunState.FAILED} == {13}
+    # Its code is one to be tried again, and no attempt was left.
+    assert {number for number, run in ended.items() if run.state == RunState.DEAD} == {13}
     assert ended[13].error["detail"] == "ValueError: 13 is refused"
     assert ended[7].attempts == 2
     assert {run.attempts for number, run in ended.items() if number not in {7, 13}} == {1}
