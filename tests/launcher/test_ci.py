@@ -90,7 +90,10 @@ def stand(tmp_path: Path) -> Stand:
     (made.project / "Makefile").write_text(MAKEFILE)
     (made.project / "output").write_text(f"FAILED noise\n{CLOSING}\nlate words\n")
     (made.project / "code").write_text("0")
-    for name in ("git", "iptables", "debootstrap", "chromium", "setpriv"):
+    for name in (
+        *("git", "iptables", "debootstrap", "chromium", "setpriv"),
+        *("rabbitmq-server", "bwrap"),
+    ):
         made.write(f"bin/{name}", NOTHING)
     made.write("bin/apt-get", APT)
     made.write("bin/fc-list", FONTS)
