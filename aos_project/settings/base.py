@@ -339,6 +339,10 @@ AOS_AGEING = timedelta(minutes=env.integer("AOS_AGEING_MINUTES", default=15, min
 AOS_URGENT_PERCENT = env.integer("AOS_URGENT_PERCENT", default=50, minimum=1)
 # So many runs of an organization may wait, unless a limit of its own says otherwise; more are refused.
 AOS_QUEUE_LIMIT = env.integer("AOS_QUEUE_LIMIT", default=1_000_000, minimum=1)
+# By then a run must have ended, counted from its submission, where neither it nor its agent says; 0: none.
+AOS_TOTAL_DEADLINE = timedelta(
+    seconds=env.integer("AOS_TOTAL_DEADLINE_SECONDS", default=0, minimum=0)
+)
 # What agents of kind function may call: name=module:attribute, one word each, importable by workers.
 AOS_FUNCTIONS = {"aos.echo": "workers.functions:echo"} | env.pairs("AOS_FUNCTIONS", default="")
 # Months of the runs' logs that are kept beside the one we are in; 0 keeps all.

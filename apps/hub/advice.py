@@ -122,6 +122,10 @@ _KNOWN: Final[Mapping[str, tuple[str, str]]] = {
         "No worker was free in time",
         "Run it again later, or with a longer queue deadline.",
     ),
+    "total_deadline_passed": (
+        "It did not end in time",
+        "See in the log where the time went, then run it again, or with a longer total deadline.",
+    ),
     "internal_error": (
         "AOS failed, not the agent",
         "Run it again. If it stays, tell the operator the trace id.",

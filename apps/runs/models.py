@@ -22,6 +22,7 @@ from apps.identity.models import User, reach_of, reaching
 from apps.identity.types import Scope
 from apps.projects.models import Project
 from apps.runs import limit_models  # noqa: F401  # Django finds its tables by this module
+from apps.runs.kin_models import Bounded
 from apps.runs.types import (
     DISPATCHED,
     FINAL,
@@ -40,8 +41,6 @@ from apps.runs.types import (
 )
 
 _FINAL = Q(state__in=FINAL)
-
-
 _SENT = Q(lease__state=LeaseState.DISPATCHED)
 
 
@@ -76,7 +75,7 @@ class RunQuerySet(models.QuerySet["Run"]):
         return found.filter(_in_state(wanted.state)) if wanted.state else found
 
 
-class Run(models.Model):
+class Run(Bounded):
     """One request to an agent, from submission to a final state.
 
     The bigint key stays inside; people and programs see ``public_id``. Transitions are checked by a

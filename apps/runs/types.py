@@ -353,6 +353,7 @@ class TaskSpec:
     queue: str = "default"
     timeout_s: int | None = None
     queue_deadline_s: int | None = None
+    total_deadline_s: int | None = None
     retry: dict[str, Any] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
     # Runs of one key run one at a time, or as many as a limit over the key says.

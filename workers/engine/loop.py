@@ -257,7 +257,7 @@ class Engine:
             retention.keep(seat)
         silence_counts = now - self._healthy_since >= settings.AOS_WORKER_TTL.total_seconds()
         returned = dispatch.hand_back_overdue()
-        expired = recovery.expire_queued(seat)
+        expired = recovery.expire_queued(seat) + recovery.expire_overdue(seat)
         fired = firing.fire(seat) + dependencies.end_decided(seat)
         look = withdrawal.sweep(seat, since=self._looked_until)
         self._looked_until = look.until

@@ -47,6 +47,7 @@ SCRIPT_SPEC: Final[dict[str, Any]] = {
         "input_schema": {"type": "object"},
         "artifacts": {"type": "array", "maxItems": 50, "items": _PATTERN},
         "timeout_s": {"type": "integer", "minimum": 1, "maximum": 86400},
+        "total_deadline_s": {"type": "integer", "minimum": 1, "maximum": 2592000},
         "output_limit_bytes": {"type": "integer", "minimum": 1024, "maximum": 10485760},
         "retry": RETRY_SCHEMA,
         "sandbox": {
@@ -72,6 +73,7 @@ FUNCTION_SPEC: Final[dict[str, Any]] = {
         "function": {"type": "string", "minLength": 1, "maxLength": 100},
         "input_schema": {"type": "object"},
         "timeout_s": {"type": "integer", "minimum": 1, "maximum": 3600},
+        "total_deadline_s": {"type": "integer", "minimum": 1, "maximum": 2592000},
         "retry": RETRY_SCHEMA,
     },
 }

@@ -13,6 +13,7 @@ from django.utils.safestring import SafeString
 from unfold.decorators import display
 
 from apps.identity.adminsite import Window, site
+from apps.runs.kin_models import RunDeadline
 from apps.runs.limit_models import Limit
 from apps.runs.models import (
     Artifact,
@@ -48,7 +49,8 @@ class _OfRun(Window):
         | Artifact
         | DeadLetter
         | WaitingRun
-        | Dependency,
+        | Dependency
+        | RunDeadline,
     ) -> SafeString:
         url = reverse("admin:runs_run_change", args=[row.run_id])
         return format_html('<a href="{}">{}</a>', url, row.run.name)
@@ -215,3 +217,13 @@ class DependencyAdmin(_OfRun):
     list_filter = ["on_failure"]
     list_select_related = ["run", "on"]
     ordering = ["-id"]
+
+
+@admin.register(RunDeadline, site=site)
+class RunDeadlineAdmin(_OfRun):
+    """By when open runs must have ended, over all their attempts and waits."""
+
+    icon = "timer"
+    list_display = ["run_link", "at"]
+    list_display_links = ["at"]
+    ordering = ["at"]

@@ -151,6 +151,7 @@ class RunAdmin(Window):
                     "created_at",
                     "run_at",
                     "queue_deadline",
+                    "total_deadline",
                     "started_at",
                     "finished_at",
                     "attempts",

@@ -88,6 +88,7 @@ class _StoredTaskSerializer(serializers.Serializer[Any]):
     queue = serializers.CharField()
     timeout_s = serializers.IntegerField(allow_null=True)
     queue_deadline_s = serializers.IntegerField(allow_null=True)
+    total_deadline_s = serializers.IntegerField(allow_null=True)
     retry = serializers.DictField()
     labels = serializers.DictField(child=serializers.CharField())
 

@@ -105,6 +105,14 @@ class TaskRequestSerializer(StrictSerializer):
         allow_null=True,
         help_text="The run expires when it has not started after this many seconds.",
     )
+    total_deadline_s = serializers.IntegerField(
+        min_value=1,
+        max_value=30 * _DAY_S,
+        required=False,
+        allow_null=True,
+        help_text="The run ends after this many seconds, with all its attempts and waits; the version's "
+        "own by default.",
+    )
     retry = RetrySerializer(required=False)
     concurrency_key = ConcurrencyKeyField(
         required=False,
@@ -153,6 +161,7 @@ def task_of(wanted: dict[str, Any]) -> TaskSpec:
         queue=wanted["queue"],
         timeout_s=wanted.get("timeout_s"),
         queue_deadline_s=wanted.get("queue_deadline_s"),
+        total_deadline_s=wanted.get("total_deadline_s"),
         retry=dict(wanted.get("retry", {})),
         labels=dict(wanted.get("labels", {})),
         concurrency_key=wanted.get("concurrency_key", ""),
@@ -203,6 +212,9 @@ class RunSerializer(serializers.Serializer[Run]):
         help_text="How the last attempt was isolated; `bwrap` and `none` are for development, empty is not yet."
     )
     run_at = serializers.DateTimeField(allow_null=True)
+    total_deadline = serializers.DateTimeField(
+        allow_null=True, help_text="By then it ends, in whatever state it is."
+    )
     created_at = serializers.DateTimeField()
     started_at = serializers.DateTimeField(allow_null=True)
     finished_at = serializers.DateTimeField(allow_null=True)

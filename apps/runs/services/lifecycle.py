@@ -90,7 +90,7 @@ def close(
 
 
 def close_waiting(ends: Sequence[tuple[Run, Failure]], state: RunState) -> None:
-    """Bring many locked runs, none of which has a worker, to a final state, each for its reason."""
+    """Bring many locked runs to a final state, each for its reason; a worker that has one loses it."""
     sql.require_transaction("lifecycle.close_waiting")
     _drop_from_queue(*(run for run, _ in ends))
     _write_ends([_Ending(run_id=run.pk, state=state, error=why.as_json()) for run, why in ends])

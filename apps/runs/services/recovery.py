@@ -8,11 +8,13 @@ from typing import Final
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models.functions import Now
 
-from apps.core import failpoints, sql
+from apps.core import doorbell, failpoints, sql
 from apps.core.failpoints import Place
 from apps.events.services import outbox
 from apps.events.types import EventType, Severity
+from apps.runs.kin_models import RunDeadline
 from apps.runs.models import Run, RunLease
 from apps.runs.services import leadership, lifecycle
 from apps.runs.services.leadership import SQL, Seat
@@ -36,6 +38,13 @@ _NEVER_STARTED = Failure(
     code="queue_deadline_passed", detail="No worker was free before the run's queue deadline."
 )
 _CANCELLED = Failure(code="cancelled", detail="The run was cancelled; its worker did not answer.")
+_TOO_LATE = Failure(
+    code="total_deadline_passed",
+    detail="The run had not ended by its total deadline, which counts all attempts and waits.",
+)
+# Runs ended in one transaction, and transactions in one sweep.
+_BATCH: Final = 200
+_ROUNDS: Final = 20
 
 
 def reclaim(seat: Seat, *, trust_silence: bool) -> int:
@@ -116,3 +125,34 @@ def _expire(seat: Seat, run_id: int) -> bool:
         return False
     lifecycle.close(run, RunState.EXPIRED, failure=_NEVER_STARTED)
     return True
+
+
+def expire_overdue(seat: Seat) -> int:
+    """End runs that have passed their total deadline, whatever state they are in; return how many."""
+    expired = 0
+    for _ in range(_ROUNDS):
+        now = _expire_overdue(seat) if _any_overdue() else 0
+        expired += now
+        if now < _BATCH:
+            break
+    return expired
+
+
+def _any_overdue() -> bool:
+    return RunDeadline.objects.filter(at__lt=Now()).exists()
+
+
+@transaction.atomic
+def _expire_overdue(seat: Seat) -> int:
+    leadership.require(seat)
+    keys = [row["id"] for row in sql.fetch(SQL["past_deadline"], {"limit": _BATCH})]
+    runs = [run for run in lifecycle.lock_many(keys) if not run.is_over]
+    # Somebody wanted it cancelled before it was too late: that is how it ends.
+    cancelled = [(run, _CANCELLED) for run in runs if run.state == RunState.CANCELLING]
+    expired = [(run, _TOO_LATE) for run in runs if run.state != RunState.CANCELLING]
+    for ends, state in ((cancelled, RunState.CANCELLED), (expired, RunState.EXPIRED)):
+        if ends:
+            lifecycle.close_waiting(ends, state)
+    # Whoever works on one of them hears at once that it is not theirs any more, and kills its sandbox.
+    doorbell.ring_on_commit(doorbell.WORKERS)
+    return len(runs)

@@ -315,6 +315,7 @@ def _task_of(run: Run) -> TaskSpec:
         priority=Priority(run.priority),
         queue=run.queue,
         timeout_s=run.timeout_s,
+        total_deadline_s=run.total_s,
         retry=run.retry,
         labels=run.labels,
         concurrency_key=run.concurrency_key,
@@ -397,7 +398,7 @@ def _new_run(
 ) -> Run:
     slug = version.agent.slug
     trace = tracing.carrier()
-    return Run(
+    run = Run(
         organization_id=project.organization_id,
         project=project,
         agent_version=version,
@@ -420,6 +421,8 @@ def _new_run(
             else None
         ),
     )
+    run.total_deadline_s = _total_deadline_s(task, version)
+    return run
 
 
 def _store(runs: Sequence[Run], *, by: Actor) -> None:
@@ -430,6 +433,7 @@ def _store(runs: Sequence[Run], *, by: Actor) -> None:
         {name: getattr(run, name) for name in _STORED}
         | {
             "place": place,
+            "total_deadline_s": run.total_deadline_s,
             "due_at": run.run_at if run.run_at and run.run_at > now else None,
             "event_id": uuid7(),
             "line": line,
@@ -448,6 +452,7 @@ def _store(runs: Sequence[Run], *, by: Actor) -> None:
     for run in runs:
         row = found[run.public_id]
         run.pk, run.created_at = row["id"], row["created_at"]
+        run.total_deadline = row["total_deadline"]
     doorbell.ring_on_commit(doorbell.ENGINE)
     lifecycle.tell_on_commit([run.public_id for run in runs])
 
@@ -467,6 +472,12 @@ def _timeout_s(task: TaskSpec, version: AgentVersion) -> int:
         limit = int(LONGEST_RUN.total_seconds())
         raise Invalid([{"field": "timeout_s", "rule": f"must be from 1 to {limit}"}])
     return int(wanted)
+
+
+def _total_deadline_s(task: TaskSpec, version: AgentVersion) -> int | None:
+    """Seconds within which the run must have ended; the version's, or everybody's, by default."""
+    given = task.total_deadline_s or version.spec.get("total_deadline_s")
+    return given or int(settings.AOS_TOTAL_DEADLINE.total_seconds()) or None
 
 
 def _retry(wanted: dict[str, Any], version: AgentVersion) -> dict[str, Any]:

@@ -32,19 +32,20 @@ UPDATE runs_leader SET expires_at = clock_timestamp() - interval '1 second'
 -- it, and a statement sees only what earlier ones wrote.
 INSERT INTO runs_run (public_id, organization_id, project_id, agent_version_id, submitted_by_id,
                       rerun_of_id, name, queue, priority, spec, retry, labels, concurrency_key, trace,
-                      trace_id, state, run_at, queue_deadline, timeout_s, attempts, crash_count,
-                      isolation)
+                      trace_id, state, run_at, queue_deadline, total_deadline, timeout_s, attempts,
+                      crash_count, isolation)
 SELECT public_id, organization_id, project_id, agent_version_id, submitted_by_id, rerun_of_id, name,
        queue, priority, spec, retry, labels, concurrency_key, trace, trace_id, 'queued', run_at,
        queue_deadline,
+       greatest(run_at, clock_timestamp()) + make_interval(secs => total_deadline_s),
        timeout_s, 0, 0, ''
   FROM jsonb_to_recordset(%(runs)s::jsonb) AS r (
        place int, public_id uuid, organization_id uuid, project_id uuid, agent_version_id uuid,
        submitted_by_id uuid, rerun_of_id bigint, name text, queue text, priority smallint, spec jsonb,
        retry jsonb, labels jsonb, concurrency_key text, trace jsonb, trace_id text,
-       run_at timestamptz, queue_deadline timestamptz, timeout_s int)
+       run_at timestamptz, queue_deadline timestamptz, total_deadline_s int, timeout_s int)
  ORDER BY place
-RETURNING id, public_id, created_at;
+RETURNING id, public_id, created_at, total_deadline;
 
 INSERT INTO runs_lane (organization_id, queue, priority, paused)
 SELECT DISTINCT organization_id, queue, priority, false
@@ -498,6 +499,16 @@ SELECT run_id
        ) AS overdue
  ORDER BY queue_deadline
  LIMIT %(limit)s;
+
+-- name: past_deadline
+-- Open runs whose total deadline has passed, in whatever state they are. Not one that somebody acts on at this
+-- moment: the next sweep sees it.
+SELECT run.id
+  FROM runs_deadline AS due JOIN runs_run AS run ON run.id = due.run_id
+ WHERE due.at < clock_timestamp()
+ ORDER BY due.at
+ LIMIT %(limit)s
+   FOR NO KEY UPDATE OF run SKIP LOCKED;
 
 -- name: beat
 -- A worker says it is alive. No row back: another incarnation has taken its name, and it must stop. It is told

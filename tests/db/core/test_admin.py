@@ -15,6 +15,7 @@ from apps.events.types import EventType, Subject
 from apps.identity.adminsite import Window, site
 from apps.identity.models import Binding, Department
 from apps.identity.services import proposals
+from apps.runs.kin_models import RunDeadline
 from apps.runs.limit_models import Limit
 from apps.runs.models import (
     Attempt,
@@ -84,6 +85,7 @@ def furnish(organization):
     )
     Dependency.objects.create(run=held, on=ready, on_failure="fail")
     WaitingRun.objects.create(run=held, open=1)
+    RunDeadline.objects.create(run=held, at=Now())
     ScheduledRun.objects.create(run=later, due_at=Now())
     RunLease.objects.create(
         run=run,

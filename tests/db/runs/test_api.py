@@ -71,6 +71,7 @@ def test_a_submitted_run_is_stored_before_it_is_acknowledged(cast, project, agen
         "attempts",
         "isolation",
         "run_at",
+        "total_deadline",
         "created_at",
         "started_at",
         "finished_at",
@@ -118,6 +119,7 @@ def test_every_field_of_the_task_reaches_the_run(cast, project, agent):
         queue="reports",
         timeout_s=60,
         queue_deadline_s=120,
+        total_deadline_s=600,
         run_at="2126-01-31T12:00:00Z",
         retry={"max_attempts": 5, "backoff": "fixed", "base_s": 1.5, "retry_on": ["exit_nonzero"]},
         labels={"team": "ops"},
@@ -132,6 +134,7 @@ def test_every_field_of_the_task_reaches_the_run(cast, project, agent):
     assert run.labels == {"team": "ops"}
     assert run.run_at.isoformat() == "2126-01-31T12:00:00+00:00"
     assert (run.queue_deadline - run.run_at).total_seconds() == 120
+    assert (run.total_deadline - run.run_at).total_seconds() == 600
 
 
 @pytest.mark.parametrize(
