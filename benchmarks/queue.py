@@ -49,7 +49,7 @@ def measure(stage: Stage, *, size: Size, rounds: int) -> list[Sheet]:
             _measure_latency(system, size, latency)
         for system in _for_throughput(stage, size):
             _say(f"throughput, round {turn} of {rounds}: {system.name}")
-            _measure_drain(system, size, drain, cost)
+            measure_drain(system, size.backlog, drain, cost)
             if system.streams:
                 _measure_stream(system, size, stream)
     return [latency, drain, stream, cost]
@@ -139,16 +139,17 @@ def _measure_latency(system: System, size: Size, sheet: Sheet) -> None:
         )
 
 
-def _measure_drain(system: System, size: Size, sheet: Sheet, cost: Sheet) -> None:
+def measure_drain(system: System, backlog: int, sheet: Sheet, cost: Sheet) -> None:
+    """Submit a backlog with nobody at work, then start a worker and wait until all has ended."""
     system.begin()
     try:
         idle = system.stage.cpu_s()
-        submitted = system.submit(size.backlog)
+        submitted = system.submit(backlog)
         accepting = _spent(idle, system.stage.cpu_s())
         system.start_worker()
         system.await_first()
         begun = system.stage.cpu_s()
-        ends = sorted(system.await_finish(size.backlog)[stamps.FINISH].values())
+        ends = sorted(system.await_finish(backlog)[stamps.FINISH].values())
         draining = _spent(begun, system.stage.cpu_s())
     finally:
         system.end()

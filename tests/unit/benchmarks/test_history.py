@@ -25,6 +25,7 @@ def test_a_quick_measurement_compares_empty_tables_with_full_ones(tmp_path):
     )
 
     assert done.returncode == 0, done.stderr
-    (drain,) = json.loads(path.read_text("utf-8"))["sheets"]
+    drain, cost = json.loads(path.read_text("utf-8"))["sheets"]
     assert drain["systems"]["empty"]["drain"]["median"] > 0
     assert drain["systems"]["1,000 ended runs"]["drain"]["ratio"] > 0
+    assert cost["systems"]["1,000 ended runs"]["all"]["ratio"] > 0
