@@ -11,6 +11,6 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "aos_project.settings.dev")  # n
 
 # Celery's own Django fix-up would close the database connection around every task; a run keeps its
 # connection and mends it when it breaks (see workers.tasks).
-app = Celery("aos", fixups=[], include=["workers.tasks", "workers.lifespan"])
+app = Celery("aos", fixups=[], include=["workers.tasks", "workers.lifespan", "workers.delivery"])
 app.config_from_object("django.conf:settings", namespace="CELERY")
 django.setup()

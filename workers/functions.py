@@ -158,8 +158,11 @@ class _Group:
         clock = time.perf_counter()
         if not task.stopped:
             try:
+                function = find(started.agent_spec["function"])
+                # Anew: to load its module takes longer than most calls, once.
+                clock = time.perf_counter()
                 with _span(started):
-                    result = _call(started, task)
+                    result = _call(function, started, task)
                 failpoints.hit(Place.WORKED)
             except AosError as error:
                 failure = Failure(code=error.code, detail=str(error), retryable=error.retryable)
@@ -218,9 +221,9 @@ class _Group:
         return [report.lease] if self._node.finish_run(report) else []
 
 
-def _call(started: Started, task: Task) -> dict[str, Any]:
+def _call(function: Function, started: Started, task: Task) -> dict[str, Any]:
     try:
-        return _checked(find(started.agent_spec["function"])(Call(started, task)))
+        return _checked(function(Call(started, task)))
     except AosError:
         raise
     except Exception as error:

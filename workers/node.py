@@ -229,7 +229,11 @@ class Node:
                 task.stop(Stop.LOST)
 
     def _tick_for_ever(self) -> None:
-        while not self._stopping.wait(_TICK_S):
+        while not self._stopping.is_set():
+            if self.paces.has_news.wait(_TICK_S):
+                self.paces.has_news.clear()
+                self._try(self.paces.tell)
+                continue
             for task in self._held():
                 self._flush(task)
             with self._lock:

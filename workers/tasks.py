@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Final
 
 from celery import Task
 from django.db import close_old_connections
@@ -22,9 +23,11 @@ from workers.engine.publish import EXECUTE, EXECUTE_GROUP
 
 logger = logging.getLogger(__name__)
 
+_REQUEST: Final = "workers.delivery:Request"
+
 
 # What Flower shows are the runs, not the messages: ``workers.taskevents`` tells of each.
-@app.task(name=EXECUTE, bind=True, send_events=False)
+@app.task(name=EXECUTE, bind=True, send_events=False, Request=_REQUEST)
 def execute(self: Task[..., None], run_id: int, token: int) -> None:
     """Work on one leased run.
 
@@ -40,7 +43,7 @@ def execute(self: Task[..., None], run_id: int, token: int) -> None:
             _execute_in_sandbox(started)
 
 
-@app.task(name=EXECUTE_GROUP, send_events=False)
+@app.task(name=EXECUTE_GROUP, send_events=False, Request=_REQUEST)
 def execute_group(runs: Sequence[tuple[int, int]]) -> None:
     """Work on several short runs, one after the other."""
     node = lifespan.node()

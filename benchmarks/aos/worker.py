@@ -36,13 +36,15 @@ def _start_and_tell(wanted: Sequence[Lease], **who: object) -> list[Started]:
         key = _keys[each.lease.run_id] = str(each.public_id)
         if each.agent_kind == AgentKind.SCRIPT:
             stamps.note(stamps.START, key)
-        if _TELLS_CLAIM:
-            at = RunLease.objects.values_list("dispatched_at", flat=True).get(run=each.lease.run_id)
-            stamps.note(stamps.CLAIM, key, at.timestamp())
     return started
 
 
 def _finish_and_tell(reports: Sequence[Report]) -> frozenset[Lease]:
+    if _TELLS_CLAIM:
+        # Now, when the run has begun and its lease is still there: the question takes longer than a run.
+        held = RunLease.objects.filter(run__in=[report.lease.run_id for report in reports])
+        for run_id, at in held.values_list("run_id", "dispatched_at"):
+            stamps.note(stamps.CLAIM, _keys[run_id], at.timestamp())
     ended = _finish(reports)
     for lease in ended:
         stamps.note(stamps.FINISH, _keys.pop(lease.run_id))

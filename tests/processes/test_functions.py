@@ -10,6 +10,7 @@ from collections import defaultdict
 import pytest
 from celery import Celery
 from django.db import connection
+from redis import Redis
 
 from apps.events.models import Event
 from apps.events.types import EventType
@@ -123,6 +124,20 @@ def test_each_run_is_a_task_of_its_own_in_flower(platform, seen):
     for kind in ("task-received", "task-started", "task-succeeded"):
         assert {event["uuid"] for event in seen[kind]} == wanted, kind
     assert {event["name"] for event in seen["task-received"]} == {found[0].name}
+
+
+def test_the_broker_keeps_no_notes_of_messages_that_were_handed_out(platform, settings):
+    """Writing and removing them takes two round trips each, and a lost message is sent again in any case."""
+    broker = Redis.from_url(settings.AOS_REDIS_URL)
+    before = broker.info("commandstats").get("cmdstat_hset", {"calls": 0})["calls"]
+    platform.engine()
+    platform.worker()
+    runs = _submit("test.brief", [{"number": number} for number in range(20)])
+
+    wait_for("all to end", lambda: not _open(runs), seconds=60)
+
+    assert broker.info("commandstats").get("cmdstat_hset", {"calls": 0})["calls"] == before
+    assert not broker.exists("unacked")
 
 
 def test_a_script_is_a_task_with_its_end_in_flower_too(platform, seen):

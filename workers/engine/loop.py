@@ -50,10 +50,14 @@ BUSY_S: Final = 0.05
 IDLE_S: Final = 1.0
 # A round has a price however little there is to do: under load it does so much at once.
 ROUND_S: Final = 0.005
+# While messages lie ready for all slots, nobody waits for the next round.
+SUPPLIED_ROUND_S: Final = 0.015
 SWEEP_S: Final = 1.0
 RELAY_BATCH: Final = 1000
 # How often the leader reads what the workers measured.
 LESSON_S: Final = 0.25
+# The same while runs wait that nobody has measured yet.
+FIRST_LESSON_S: Final = 0.02
 BULK_S: Final = 0.5
 HOUSEKEEPING_S: Final = 3600.0
 CHECKPOINT_S: Final = 60.0
@@ -75,6 +79,7 @@ class Engine:
         self._dispatcher: Dispatcher | None = None
         # The last round did as much as a round may: there is likely more.
         self._goes_on = False
+        self._is_supplied = False
         # Runs that wait for a rate start when it lets them, not at the next look.
         self._opens_in_s = IDLE_S
         # Monotonic moments; 0 means never.
@@ -122,9 +127,10 @@ class Engine:
             self._stopping.wait(STAND_BY_S)
             return
         self._stopping.wait(max(0.0, self._next_round - time.monotonic()))
-        self._next_round = time.monotonic() + ROUND_S
+        began = time.monotonic()
         if self._lead(self._seat):
             self._last_work = time.monotonic()
+        self._next_round = began + (SUPPLIED_ROUND_S if self._is_supplied else ROUND_S)
         if self._goes_on:
             return
         busy = time.monotonic() - self._last_work < IDLE_S
@@ -168,6 +174,7 @@ class Engine:
             failpoints.hit(Place.PROMOTED)
         may_claim = bool(view.has_ready or view.has_parked or promoted)
         claimed = self._dispatch(seat, view) if may_claim else 0
+        self._is_supplied = view.is_supplied(claimed)
         dispatcher = self._dispatcher_of(seat) if may_claim else None
         pushes_on = dispatcher is not None and dispatcher.goes_on
         self._opens_in_s = dispatcher.opens_in_s if dispatcher else IDLE_S
@@ -197,7 +204,8 @@ class Engine:
     def _dispatcher_of(self, seat: Seat) -> Dispatcher:
         if self._dispatcher is None or self._dispatcher.seat != seat:
             self._dispatcher = Dispatcher(seat)
-        if time.monotonic() >= self._next_lesson:
+        hurry = LESSON_S - FIRST_LESSON_S if self._dispatcher.meets_strangers else 0
+        if time.monotonic() >= self._next_lesson - hurry:
             self._next_lesson = time.monotonic() + LESSON_S
             self._dispatcher.learn()
         return self._dispatcher
@@ -211,7 +219,7 @@ class Engine:
         return treated
 
     def _relay(self, seat: Seat) -> int:
-        with transaction.atomic():
+        with direct.atomic():
             leadership.require(seat)
             moved = relay.move(RELAY_BATCH)
             failpoints.hit(Place.RELAYING)

@@ -3,19 +3,19 @@
 Django sends each statement as text, to be parsed and planned again, over a pooled connection that is
 asked for its health first. Here a statement is prepared once and its plan kept, which takes two thirds
 of the time off. The connection acts as the platform (see ``apps.core.tenancy``) and commits each
-statement by itself. Inside a transaction of Django's, or where no line was opened, statements go
-through Django as ever: services do not know the difference.
+statement by itself, or several together (``atomic``). Inside a transaction of Django's, or where no line
+was opened, statements go through Django as ever: services do not know the difference.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
 import psycopg
-from django.db import connection
+from django.db import connection, transaction
 from psycopg.rows import dict_row
 
 from apps.core import sql
@@ -27,8 +27,11 @@ _BY_KEY: Final = (
     "-c plan_cache_mode=force_generic_plan"
     " -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
 )
-# What a stalled process can hold up: its statement must not wait for ever for a lock.
-_BOUNDED: Final = "-c lock_timeout=10s -c tcp_keepalives_idle=30"
+# What a stalled process can hold up: its statement must not wait for ever for a lock, and its open
+# transaction must not keep a successor from its work.
+_BOUNDED: Final = (
+    "-c lock_timeout=10s -c idle_in_transaction_session_timeout=2s -c tcp_keepalives_idle=30"
+)
 _held = threading.local()
 
 Row = dict[str, Any]
@@ -62,6 +65,45 @@ def execute(statement: str, params: Mapping[str, Any]) -> int:
         return sql.execute(statement, params)
     with connection.wrap_database_errors:
         return int(own.execute(statement, params, prepare=True).rowcount)
+
+
+@contextmanager
+def atomic() -> Iterator[None]:
+    """Commit the statements of this block together, on the thread's own connection where it has one."""
+    own = _own()
+    if own is None:
+        with transaction.atomic():
+            yield
+        return
+    after: list[Callable[[], object]] = []
+    _held.after = after
+    try:
+        with connection.wrap_database_errors, own.transaction():
+            yield
+    finally:
+        _held.after = None
+    for act in after:
+        act()
+
+
+def on_commit(act: Callable[[], object]) -> None:
+    """Do this once what was written is committed: at once where each statement commits by itself."""
+    if _own() is None:
+        transaction.on_commit(act)
+    elif (after := _after()) is not None:
+        after.append(act)
+    else:
+        act()
+
+
+def require_transaction(operation: str) -> None:
+    if _after() is None:
+        sql.require_transaction(operation)
+
+
+def _after() -> list[Callable[[], object]] | None:
+    """What waits for the commit of the open block; ``None`` outside of one."""
+    return getattr(_held, "after", None)
 
 
 def close() -> None:

@@ -15,9 +15,8 @@ from collections.abc import Collection
 from typing import Final
 from uuid import UUID
 
-from django.db import transaction
-
 from apps.core import sql
+from apps.core.postgres import direct
 from apps.events import hints
 
 logger = logging.getLogger(__name__)
@@ -32,13 +31,13 @@ def move(limit: int = 500) -> int:
     ends in any way but a commit nothing has happened, and the next call moves the same events. As
     many as ``limit`` means that more may be waiting.
     """
-    sql.require_transaction("relay.move")
-    rows = sql.fetch(SQL["move"], {"limit": limit})
+    direct.require_transaction("relay.move")
+    rows = direct.fetch(SQL["move"], {"limit": limit})
     if refused := [event for row in rows for event in row["refused"] or ()]:
         # Only a restored backup or a hand-written row can bring this about.
         logger.error("events were in the log already", extra={"event_ids": refused})
     touched = [row["project_id"] for row in rows if row["moved"]]
-    transaction.on_commit(lambda: _tell(touched))
+    direct.on_commit(lambda: _tell(touched))
     return sum(row["taken"] for row in rows)
 
 

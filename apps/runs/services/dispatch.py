@@ -83,6 +83,10 @@ class View:
         ahead = max(0, _AHEAD * self.slots - waiting)
         return Room(now=max(0, now), ahead=ahead, slots=self.slots)
 
+    def is_supplied(self, sent: int) -> bool:
+        """Each slot finds at least one more message when it is done, with those just sent."""
+        return self.taken + sent >= 2 * self.slots > 0
+
 
 def look() -> View:
     """See what there is to do."""
@@ -109,6 +113,7 @@ class Dispatcher:
         self._turn = 0
         # When a gate opens by time.
         self._opens_in_s = math.inf
+        self._strangers = False
 
     def learn(self) -> None:
         """Read what the workers measured."""
@@ -118,6 +123,11 @@ class Dispatcher:
             )
             for row in direct.fetch(SQL["paces"], {})
         }
+
+    @property
+    def meets_strangers(self) -> bool:
+        """The last round saw runs of a version that nobody had measured yet."""
+        return self._strangers
 
     @property
     def goes_on(self) -> bool:
@@ -158,6 +168,7 @@ class Dispatcher:
             manners=self._manners(heads, room),
         )
         self._lanes = max(1, len({head.lane_id for head in heads}))
+        self._strangers = any(head.version_id not in self._paces for head in heads)
         fits = (self._paces.get(head.version_id, Pace()).per_message(work) for head in heads)
         self._fit = max(fits, default=1)
         self._shares.forget({key for head in heads for key in (head.organization_id, head.lane_id)})

@@ -13,6 +13,7 @@ from django.conf import settings
 
 from apps.core import sql
 from apps.core.errors import AosError
+from apps.core.postgres import direct
 
 SQL = sql.load("apps.runs.sql", "queue.sql")
 SHARD: Final = 0
@@ -48,8 +49,8 @@ def take(holder: str) -> Seat | None:
 
 def require(seat: Seat) -> None:
     """Prove the seat in the open transaction and keep it until the commit, or raise ``SeatLost``."""
-    sql.require_transaction("leadership.require")
-    if not sql.fetch(SQL["hold_seat"], seat.params):
+    direct.require_transaction("leadership.require")
+    if not direct.fetch(SQL["hold_seat"], seat.params):
         raise SeatLost(holder=seat.holder, epoch=seat.epoch)
 
 

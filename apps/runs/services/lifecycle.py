@@ -134,13 +134,13 @@ def _write_ends(ends: Sequence[_Ending]) -> frozenset[int]:
 def _end(ends: Sequence[_Ending]) -> frozenset[int]:
     rows = direct.fetch(SQL["finish"], {"reports": json.dumps([end.as_json() for end in ends])})
     tell_on_commit([row["public_id"] for row in rows])
-    doorbell.ring_on_commit(doorbell.ENGINE)
+    direct.on_commit(partial(doorbell.ring, doorbell.ENGINE))
     return frozenset(row["run_id"] for row in rows)
 
 
 def tell_on_commit(public_ids: Sequence[UUID]) -> None:
     """Tell whoever watches these runs' logs that they have grown."""
-    transaction.on_commit(partial(hints.send_run, *public_ids))
+    direct.on_commit(partial(hints.send_run, *public_ids))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
