@@ -14,6 +14,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 
+from apps.core.labels import VERSION, fault
+
 
 def text(name: str, *, default: str | None = None) -> str:
     value = os.environ.get(name, default)
@@ -122,6 +124,24 @@ def pairs(name: str, *, default: str) -> dict[str, str]:
             raise ImproperlyConfigured(f"{name} holds {word!r}, which is not key=value.")
         found[key.strip()] = value.strip()
     return found
+
+
+def labels(name: str, *, default: str) -> dict[str, str]:
+    """What a worker says of itself, as ``gpu=true,zone=eu``."""
+    found = pairs(name, default=default)
+    if VERSION in found:
+        raise ImproperlyConfigured(f"{name} names {VERSION!r}, which every worker has by itself.")
+    if wrong := fault(found):
+        raise ImproperlyConfigured(f"{name}: labels {wrong}.")
+    return found
+
+
+def word(name: str, *, default: str) -> str:
+    """A word as a label's."""
+    value = text(name, default=default)
+    if wrong := fault({"it": value}):
+        raise ImproperlyConfigured(f"{name}: {wrong}.")
+    return value
 
 
 def database(name: str, *, default: str | None = None) -> dict[str, Any]:

@@ -25,7 +25,8 @@ from apps.identity.services import tokens
 from apps.identity.types import Role, Scope, UserKind
 from apps.projects.models import Project
 from apps.projects.services import files
-from apps.runs.models import Artifact, BulkAct, Run, Schedule, WorkerNode
+from apps.runs.fleet_models import WorkerNode
+from apps.runs.models import Artifact, BulkAct, Run, Schedule
 from apps.runs.services import bulk, fleet, lifecycle, schedules, submission
 from apps.runs.types import BulkVerb, Failure, RunFilter, RunState, TaskSpec, Timing
 from apps.sandboxes.models import Environment

@@ -8,16 +8,23 @@ import time
 from typing import Any, Final
 
 import redis
-from celery.signals import worker_init, worker_ready, worker_shutdown, worker_shutting_down
+from celery.signals import (
+    celeryd_after_setup,
+    worker_init,
+    worker_ready,
+    worker_shutdown,
+    worker_shutting_down,
+)
 from django.conf import settings
 from django.db import Error as DatabaseError
 from django.db import connection
 
 from apps.core import telemetry
 from apps.core.errors import AosError
+from apps.core.labels import pool_of
 from apps.sandboxes import reports
 from apps.sandboxes.services import tracking
-from workers import offers, reaper, sandbox
+from workers import offers, pools, reaper, sandbox
 from workers.node import Node
 from workers.sandbox.base import SandboxDriver
 from workers.supply import Supply
@@ -84,6 +91,13 @@ def _turn() -> None:
 def prepare(**_: Any) -> None:
     telemetry.setup("worker")
     _bound_connections()
+
+
+@celeryd_after_setup.connect
+def listen(instance: Any, **_: Any) -> None:
+    """Besides what is for any worker, take what requires something that this one has."""
+    own = pool_of(settings.AOS_WORKER_LABELS, version=settings.AOS_WORKER_VERSION)
+    instance.app.amqp.queues.select_add(pools.queue(instance.app, own))
 
 
 def _bound_connections() -> None:

@@ -19,7 +19,7 @@ from django.db import connection
 
 from apps.core import doorbell
 from apps.runs.errors import LeaseLost
-from apps.runs.models import WorkerNode
+from apps.runs.fleet_models import WorkerNode
 from apps.runs.services import fleet, leases
 from apps.runs.types import Lease, Report, Started
 from workers.paces import Paces

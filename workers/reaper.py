@@ -6,7 +6,8 @@ from django.conf import settings
 from django.db.models import Exists, OuterRef, Q
 from django.db.models.functions import Now
 
-from apps.runs.models import Run, WorkerNode
+from apps.runs.fleet_models import WorkerNode
+from apps.runs.models import Run
 from apps.runs.types import LeaseState
 from apps.sandboxes.models import Sandbox
 from apps.sandboxes.services import tracking

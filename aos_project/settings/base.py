@@ -327,6 +327,9 @@ AOS_DISPATCH_DEADLINE = timedelta(
     seconds=env.integer("AOS_DISPATCH_DEADLINE_SECONDS", default=20, minimum=1)
 )
 AOS_WORKER_QUEUE = f"{AOS_INSTANCE}.runs"
+# What a worker says of itself, so that runs may require it: gpu=true,zone=eu. The version is a label as well.
+AOS_WORKER_LABELS = env.labels("AOS_WORKER_LABELS", default="")
+AOS_WORKER_VERSION = env.word("AOS_WORKER_VERSION", default=VERSION)
 # A schedule's time that is noticed this late still counts as on time: an engine took over in between.
 AOS_SCHEDULE_GRACE = timedelta(
     seconds=env.integer("AOS_SCHEDULE_GRACE_SECONDS", default=120, minimum=1)

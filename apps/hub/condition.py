@@ -15,7 +15,7 @@ from django.db.models.functions import Now
 from kombu.exceptions import KombuError
 
 from apps.core import health, tenancy
-from apps.runs.models import WorkerNode
+from apps.runs.fleet_models import WorkerNode
 from apps.runs.services import figures
 from apps.sandboxes import reports
 

@@ -17,7 +17,7 @@ from apps.hub.visiting import HubRequest, may, signed_in
 from apps.identity import policy
 from apps.identity.actor import Actor
 from apps.identity.rest import page_actor
-from apps.runs.models import WorkerNode
+from apps.runs.fleet_models import WorkerNode
 from apps.runs.services import figures, fleet, queues
 from apps.runs.services.figures import Minute
 from apps.runs.types import Priority
@@ -90,7 +90,14 @@ def _figures(by: Actor) -> dict[str, Any]:
 
 def _workers() -> list[dict[str, Any]]:
     found = WorkerNode.objects.filter(gone_at=None).order_by("name")
-    return [{"node": node, "alive": fleet.is_alive(node)} for node in found]
+    return [
+        {
+            "node": node,
+            "alive": fleet.is_alive(node),
+            "labels": [f"{name}={word}" for name, word in sorted(node.labels.items())],
+        }
+        for node in found
+    ]
 
 
 def _bars(minutes: Sequence[Minute]) -> list[Bar]:

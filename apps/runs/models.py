@@ -22,6 +22,7 @@ from apps.identity.models import User, reach_of, reaching
 from apps.identity.types import Scope
 from apps.projects.models import Project
 from apps.runs import limit_models  # noqa: F401  # Django finds its tables by this module
+from apps.runs.fleet_models import WorkerNode
 from apps.runs.kin_models import Bounded
 from apps.runs.types import (
     DISPATCHED,
@@ -110,6 +111,9 @@ class Run(Bounded):
     attempts = models.PositiveSmallIntegerField(default=0)
     crash_count = models.PositiveSmallIntegerField(default=0)
     isolation = models.CharField(max_length=16, blank=True)
+    # Labels its worker must have, and the gate at which it waits for one (``labels.home_of``).
+    requires = models.JSONField(null=True)
+    pool_gate = models.UUIDField(null=True)
     # Depends on a run, or a run depends on it: triggers set it and look no further where it is false.
     linked = models.BooleanField(db_default=False)
     result = models.JSONField(null=True)
@@ -265,7 +269,7 @@ class ReadyRun(models.Model):
     ready_at = models.DateTimeField(db_default=Now())
     # The run's own, until its first start.
     queue_deadline = models.DateTimeField(null=True)
-    # Where it is parked.
+    # Where it is parked. A run that requires labels is so from the start, at its home.
     gate = models.UUIDField(null=True)
 
     class Meta:
@@ -362,29 +366,6 @@ class WaitingRun(models.Model):
         return f"{self.run_id} waits for {self.open} runs"
 
 
-class WorkerNode(models.Model):
-    """One incarnation of a worker process. A restart is a new row that supersedes the old one."""
-
-    incarnation = models.UUIDField(default=uuid7, unique=True)
-    name = models.CharField(max_length=120, db_index=True)
-    host = models.CharField(max_length=120)
-    pid = models.PositiveIntegerField()
-    version = models.CharField(max_length=32)
-    slots = models.PositiveIntegerField()
-    running = models.PositiveIntegerField(default=0)
-    started_at = models.DateTimeField(db_default=Now())
-    last_seen = models.DateTimeField(db_default=Now())
-    draining = models.BooleanField(default=False)
-    gone_at = models.DateTimeField(null=True)
-
-    class Meta:
-        db_table = "runs_worker"
-        ordering = ["-id"]
-
-    def __str__(self) -> str:
-        return self.name
-
-
 class RunLease(models.Model):
     """The lease on a run. Its existence is the right to act; the token says whose it is.
 
@@ -408,6 +389,8 @@ class RunLease(models.Model):
     started_at = models.DateTimeField(null=True)
     hard_deadline = models.DateTimeField(null=True)
     cancel_requested_at = models.DateTimeField(null=True)
+    # The workers it was sent to, where the run requires something of its worker: no other may start it.
+    pool = models.CharField(max_length=16, null=True)
     # Whether it takes up places behind gates.
     gated = models.BooleanField(db_default=False)
 
@@ -499,23 +482,6 @@ class Artifact(models.Model):
 
     def __str__(self) -> str:
         return self.name
-
-
-class Leader(models.Model):
-    """Who leads, until when, and for which time: the epoch grows with each change of hands."""
-
-    shard = models.PositiveSmallIntegerField(primary_key=True)
-    holder = models.CharField(max_length=120)
-    epoch = models.BigIntegerField()
-    expires_at = models.DateTimeField()
-    # Grows with each change of a limit: a claim that was decided before is refused.
-    rules = models.BigIntegerField(db_default=0)
-
-    class Meta:
-        db_table = "runs_leader"
-
-    def __str__(self) -> str:
-        return f"{self.holder} (epoch {self.epoch})"
 
 
 class IdempotencyKey(models.Model):

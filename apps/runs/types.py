@@ -225,6 +225,8 @@ class Message:
     """What one message to the workers carries: a run, or several short ones."""
 
     dispatches: tuple[Dispatch, ...]
+    # The workers it is for; any where it is none.
+    pool: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -356,6 +358,8 @@ class TaskSpec:
     total_deadline_s: int | None = None
     retry: dict[str, Any] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
+    # Labels that the worker must have, besides those that the version asks for.
+    requires: dict[str, str] = field(default_factory=dict)
     # Runs of one key run one at a time, or as many as a limit over the key says.
     concurrency_key: str = ""
     depends_on: tuple[Need, ...] = ()

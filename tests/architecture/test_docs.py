@@ -33,6 +33,7 @@ SPOKEN = {
     "str(AOS_DATA_DIR / 'egress')": "`AOS_DATA_DIR/egress`",
     "str(AOS_DATA_DIR / 'audit')": "`AOS_DATA_DIR/audit`",
     "max(20, AOS_WORKER_SLOTS + 8)": "`AOS_WORKER_SLOTS + 8`, at least `20`",
+    "VERSION": "AOS's own",
     "''": "empty",
     "()": "empty",
     None: "required",

@@ -11,7 +11,8 @@ from celery import Celery
 
 from apps.events.models import Event
 from apps.events.types import EventType
-from apps.runs.models import Attempt, Leader, Run, RunEvent, RunLease, WorkerNode
+from apps.runs.fleet_models import Leader, WorkerNode
+from apps.runs.models import Attempt, Run, RunEvent, RunLease
 from apps.runs.services import control, dispatch, leadership
 from apps.runs.types import EventKind, RunState
 from tests.factories import make_actor, make_agent, make_project, make_run

@@ -6,7 +6,8 @@ import pytest
 
 from apps.events.models import Event
 from apps.events.types import EventType
-from apps.runs.models import Attempt, Run, RunLease, WorkerNode
+from apps.runs.fleet_models import WorkerNode
+from apps.runs.models import Attempt, Run, RunLease
 from apps.runs.services import submission
 from apps.runs.types import RunState, TaskSpec
 from tests.factories import make_actor, make_agent, make_project, make_run

@@ -12,7 +12,8 @@ from django.db import connection
 
 from apps.events.models import Event
 from apps.events.types import EventType
-from apps.runs.models import Attempt, Run, RunEvent, WorkerNode
+from apps.runs.fleet_models import WorkerNode
+from apps.runs.models import Attempt, Run, RunEvent
 from apps.runs.types import EventKind, RunState
 from tests.factories import make_actor, make_agent, make_project, make_run
 from tests.support.hosts import second_host

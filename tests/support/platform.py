@@ -89,12 +89,14 @@ class Platform:
     def engine(self) -> subprocess.Popen[bytes]:
         return self.spawn("engine", [sys.executable, "manage.py", "engine"])
 
-    def worker(self, name: str = "w1") -> subprocess.Popen[bytes]:
+    def worker(self, name: str = "w1", **env: str) -> subprocess.Popen[bytes]:
+        """Start a worker; ``env`` are variables of its own."""
         return self.spawn(
             name,
             [sys.executable, "-m", "celery", "-A", "workers", "worker", "--pool", "threads",
              "--concurrency", self.env["AOS_WORKER_SLOTS"], "-Q", f"{self.env['AOS_INSTANCE']}.runs",
              "-E", "--without-gossip", "--without-mingle", "-n", f"{name}@test"],
+            **env,
         )  # fmt: skip
 
     def web(self, name: str = "web") -> str:
@@ -111,12 +113,12 @@ class Platform:
         wait_for("the web process", lambda: _answers(f"{url}/healthz"))
         return url
 
-    def spawn(self, name: str, argv: list[str]) -> subprocess.Popen[bytes]:
+    def spawn(self, name: str, argv: list[str], **env: str) -> subprocess.Popen[bytes]:
         log = (self.folder / f"{name}.log").open("ab")
         process = subprocess.Popen(
             [*self.prefix, *argv],
             cwd=PROJECT,
-            env=self.env,
+            env=self.env | env,
             stdout=log,
             stderr=log,
             start_new_session=True,

@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 from apps.core import tracing
 from apps.core.errors import AosError
 from apps.runs.types import Dispatch, Message
+from workers import pools
 
 EXECUTE: Final = "aos.runs.execute"
 EXECUTE_GROUP: Final = "aos.runs.execute_group"
@@ -46,10 +47,11 @@ class Publisher:
             # Buffered into one pipeline on Redis; message by message on other brokers.
             with producer.batch():  # type: ignore[attr-defined]  # newer than the stubs
                 for message in messages:
+                    queue = pools.queue(self._app, message.pool).name if message.pool else None
                     if len(message.dispatches) > 1:
-                        self._send_group(producer, message)
+                        self._send_group(producer, message, queue)
                     else:
-                        self._send(producer, message.dispatches[0])
+                        self._send(producer, message.dispatches[0], queue)
         except (KombuError, AMQPError, RedisError, OSError) as error:
             self.close()
             raise BrokerAway(reason=str(error)) from error
@@ -67,7 +69,7 @@ class Publisher:
             self._producer = self._app.amqp.Producer(self._connection, auto_declare=False)
         return self._producer
 
-    def _send(self, producer: Producer, dispatch: Dispatch) -> None:
+    def _send(self, producer: Producer, dispatch: Dispatch, queue: str | None) -> None:
         # The message continues the trace of the request that submitted the run.
         attached = context.attach(tracing.context_of(dispatch.trace))
         try:
@@ -76,6 +78,7 @@ class Publisher:
                 args=[dispatch.run_id, dispatch.token],
                 task_id=dispatch.task_id,
                 producer=producer,
+                queue=queue,
                 # What Flower shows instead of the arguments.
                 argsrepr=dispatch.name,
                 shadow=dispatch.name,
@@ -84,7 +87,7 @@ class Publisher:
         finally:
             context.detach(attached)
 
-    def _send_group(self, producer: Producer, message: Message) -> None:
+    def _send_group(self, producer: Producer, message: Message, queue: str | None) -> None:
         """Several short runs in one message. The worker shows each of them in Flower by itself."""
         runs = [[dispatch.run_id, dispatch.token] for dispatch in message.dispatches]
         self._app.send_task(
@@ -92,6 +95,7 @@ class Publisher:
             args=[runs],
             task_id=f"{message.dispatches[0].task_id}+{len(runs) - 1}",
             producer=producer,
+            queue=queue,
             argsrepr=f"{len(runs)} runs",
             retry=False,
         )

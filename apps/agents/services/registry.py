@@ -12,7 +12,7 @@ from jsonschema import Draft202012Validator, SchemaError, ValidationError
 
 from apps.agents.models import Agent, AgentVersion
 from apps.agents.types import RETRY_SCHEMA, AgentKind, VersionState
-from apps.core import clock, sql
+from apps.core import clock, labels, sql
 from apps.core.errors import Conflict, Invalid, NotFound
 from apps.core.rest import references
 from apps.events.services import changes, outbox
@@ -50,6 +50,7 @@ SCRIPT_SPEC: Final[dict[str, Any]] = {
         "total_deadline_s": {"type": "integer", "minimum": 1, "maximum": 2592000},
         "output_limit_bytes": {"type": "integer", "minimum": 1024, "maximum": 10485760},
         "retry": RETRY_SCHEMA,
+        "requires": labels.SCHEMA,
         "sandbox": {
             "type": "object",
             "additionalProperties": False,
@@ -75,6 +76,7 @@ FUNCTION_SPEC: Final[dict[str, Any]] = {
         "timeout_s": {"type": "integer", "minimum": 1, "maximum": 3600},
         "total_deadline_s": {"type": "integer", "minimum": 1, "maximum": 2592000},
         "retry": RETRY_SCHEMA,
+        "requires": labels.SCHEMA,
     },
 }
 _SPECS: Final = {AgentKind.SCRIPT: SCRIPT_SPEC, AgentKind.FUNCTION: FUNCTION_SPEC}

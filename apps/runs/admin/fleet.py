@@ -7,8 +7,9 @@ from django.contrib import admin
 from unfold.decorators import display
 
 from apps.core import clock
+from apps.core.labels import spelled
 from apps.identity.adminsite import Window, site
-from apps.runs.models import Leader, WorkerNode
+from apps.runs.fleet_models import Leader, WorkerNode
 
 
 @admin.register(WorkerNode, site=site)
@@ -19,10 +20,17 @@ class WorkerNodeAdmin(Window):
     icon = "memory"
     organization_path = None
     id_columns = ("incarnation",)
-    list_display = ["name", "life", "host", "pid", "version", "slots", "running", "last_seen"]
+    list_display = [
+        *("name", "life", "host", "pid", "version", "offers"),
+        *("slots", "running", "last_seen"),
+    ]
     list_filter = ["draining"]
     search_fields = ["name", "host"]
     ordering = ["-id"]
+
+    @display(description="labels")
+    def offers(self, worker: WorkerNode) -> str:
+        return spelled(worker.labels)
 
     @display(description="life", label={"alive": "success", "silent": "danger", "gone": "info"})
     def life(self, worker: WorkerNode) -> str:

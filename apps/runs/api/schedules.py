@@ -91,6 +91,7 @@ class _StoredTaskSerializer(serializers.Serializer[Any]):
     total_deadline_s = serializers.IntegerField(allow_null=True)
     retry = serializers.DictField()
     labels = serializers.DictField(child=serializers.CharField())
+    requires = serializers.DictField(child=serializers.CharField(), default=dict)
 
     def get_priority(self, task: dict[str, Any]) -> str:
         return str(PRIORITIES[task["priority"]])

@@ -5,6 +5,7 @@ from urllib.parse import quote
 
 from rest_framework import serializers
 
+from apps.core.labels import fault
 from apps.core.rest.strict import StrictSerializer
 from apps.runs.models import Artifact, Run, RunEvent
 from apps.runs.types import (
@@ -119,6 +120,12 @@ class TaskRequestSerializer(StrictSerializer):
         allow_blank=True,
         help_text="Runs of one key run one at a time, or as many as a limit over the key says.",
     )
+    requires = serializers.DictField(
+        child=serializers.CharField(max_length=80),
+        required=False,
+        help_text="Labels that the worker must have, such as `gpu`: `true`, besides those that the "
+        "agent's version and environment ask for. `version` is that of its code.",
+    )
     labels = serializers.DictField(
         child=serializers.CharField(max_length=200, allow_blank=True),
         required=False,
@@ -131,6 +138,11 @@ class TaskRequestSerializer(StrictSerializer):
         required=False,
         help_text="Start when all of these have ended.",
     )
+
+    def validate_requires(self, requires: dict[str, str]) -> dict[str, str]:
+        if wrong := fault(requires):
+            raise serializers.ValidationError(wrong)
+        return requires
 
     def validate_labels(self, labels: dict[str, str]) -> dict[str, str]:
         if len(labels) > 32:
@@ -164,6 +176,7 @@ def task_of(wanted: dict[str, Any]) -> TaskSpec:
         total_deadline_s=wanted.get("total_deadline_s"),
         retry=dict(wanted.get("retry", {})),
         labels=dict(wanted.get("labels", {})),
+        requires=dict(wanted.get("requires", {})),
         concurrency_key=wanted.get("concurrency_key", ""),
         depends_on=tuple(
             Need(**need | {"on_failure": OnFailure(need["on_failure"])})
@@ -205,6 +218,11 @@ class RunSerializer(serializers.Serializer[Run]):
     labels = serializers.DictField(child=serializers.CharField())
     concurrency_key = serializers.CharField(
         help_text="Runs of one key run one at a time, or as many as its limit says; empty is none."
+    )
+    requires = serializers.DictField(
+        child=serializers.CharField(),
+        allow_null=True,
+        help_text="Labels that its worker must have; null where any worker will do.",
     )
     trace_id = serializers.CharField(help_text="W3C trace id, from request to receipt.")
     attempts = serializers.IntegerField(help_text="How many executions have begun.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Final
@@ -105,6 +105,8 @@ class Dispatcher:
         self._rules: Rules | None = None
         # The agent of each version, as far as a limit over agents made us ask.
         self._agents: dict[UUID, UUID] = {}
+        # What is required at the gates where runs wait for certain workers.
+        self._required: dict[UUID, Mapping[str, str]] = {}
         # What the last round saw: how many lanes have something to run, how many of their runs one
         # message may carry, and how deep to look because many could not pass.
         self._lanes = 1
@@ -152,7 +154,7 @@ class Dispatcher:
         if not room.now + room.ahead:
             return []
         heeded = self._heed(rules)
-        book = Book(heeded, agents=self._agents)
+        book = Book(heeded, agents=self._agents, required=self._required)
         book.read(heeded.wide, parked=any_parked)
         heads = self._look(room, book, depth=depth)
         self._meet_agents(heads, heeded)
@@ -189,7 +191,7 @@ class Dispatcher:
         # Where lanes abound, one of each is choice enough.
         least = 1 if self._lanes > 4 * wanted else 2
         reach = max(depth // self._lanes, min(wanted, max(least, 2 * wanted // self._lanes)))
-        opened = list(book.open(wanted).items())
+        opened = list(book.open(wanted, fit=self._fit).items())
         if len(opened) > _GATES:
             self._turn = (self._turn + _GATES) % len(opened)
             opened = (opened[self._turn :] + opened[: self._turn])[:_GATES]
@@ -226,15 +228,19 @@ class Dispatcher:
     def _lease(self, chosen: Sequence[Sequence[Head]], book: Book) -> list[Message]:
         if not chosen or self._rules is None:
             return []
+        pools = [book.pool_for(heads[0]) for heads in chosen]
         numbers = [self.seat.epoch * _PER_EPOCH + next(_numbers) for _ in chosen]
         numbered = [
-            (number, head) for number, heads in zip(numbers, chosen, strict=True) for head in heads
+            (number, pool, head)
+            for number, pool, heads in zip(numbers, pools, chosen, strict=True)
+            for head in heads
         ]
         params = {
             "rules": self._rules.version,
-            "runs": [head.run_id for _, head in numbered],
-            "messages": [number for number, _ in numbered],
-            "passes": [book.passes(head) for _, head in numbered],
+            "runs": [head.run_id for _, _, head in numbered],
+            "messages": [number for number, _, _ in numbered],
+            "passes": [book.passes(head) for _, _, head in numbered],
+            "pools": [pool for _, pool, _ in numbered],
             "deadline_s": settings.AOS_DISPATCH_DEADLINE.total_seconds(),
         }
         try:
@@ -245,8 +251,8 @@ class Dispatcher:
             return []
         leased = {row["run_id"]: row for row in rows}
         return [
-            Message(dispatches=tuple(dispatches))
-            for heads in chosen
+            Message(dispatches=tuple(dispatches), pool=pool)
+            for pool, heads in zip(pools, chosen, strict=True)
             if (dispatches := [Dispatch(**leased[h.run_id]) for h in heads if h.run_id in leased])
         ]
 

@@ -13,6 +13,7 @@ from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from enum import Enum, auto
 from typing import Any, Final, Protocol, Self
 from uuid import UUID
 
@@ -43,6 +44,9 @@ class Head:
     # Where it is parked.
     gate: UUID | None = None
     version_id: UUID
+    # What it requires of its worker, and the gate at which it waits for one.
+    requires: Mapping[str, str] | None = None
+    home: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +99,9 @@ class Keeper(Protocol):
     def stops(self, head: Head) -> bool:
         """Whether this run may not start, although others of its lane may."""
 
+    def hires(self, head: Head) -> bool:
+        """Use up a slot for a message that begins with this run; false when no worker for it is free."""
+
     def take(self, head: Head) -> None:
         """Note that the run is sent."""
 
@@ -124,27 +131,40 @@ class Shares:
         self._given = {key: given for key, given in self._given.items() if key in kept}
 
 
+class Fit(Enum):
+    """Whether a run found room in a message."""
+
+    IN = auto()
+    # There is none for runs of its kind.
+    FULL = auto()
+    # There is, but no worker with what it requires is free.
+    NO_WORKER = auto()
+
+
 class Packer:
     """Fills messages: one run each, or as many short runs of one version as make up their work."""
 
-    def __init__(self, room: Room, *, work: timedelta) -> None:
+    def __init__(self, room: Room, *, work: timedelta, keeper: Keeper) -> None:
         self.messages: list[list[Head]] = []
         self._room = room
         self._work = work
-        self._open: dict[UUID, list[Head]] = {}
+        self._keeper = keeper
+        self._open: dict[tuple[UUID, UUID | None], list[Head]] = {}
 
-    def add(self, head: Head, pace: Pace) -> bool:
-        """Put a run into a message; false when there is no room for it."""
+    def add(self, head: Head, pace: Pace) -> Fit:
+        """Put a run into a message, if there is room for it."""
         fit = pace.per_message(self._work)
-        message = self._open.get(head.version_id)
+        message = self._open.get((head.version_id, head.home))
         if message is None or len(message) >= fit:
             if len(self.messages) >= self._room.now + (self._room.ahead if pace.is_short else 0):
                 self._keep_a_place(pace)
-                return False
-            message = self._open[head.version_id] = []
+                return Fit.FULL
+            if head.home is not None and not self._keeper.hires(head):
+                return Fit.NO_WORKER
+            message = self._open[head.version_id, head.home] = []
             self.messages.append(message)
         message.append(head)
-        return True
+        return Fit.IN
 
     def _keep_a_place(self, pace: Pace) -> None:
         """Who waits for a slot is not overtaken for ever by short runs that need not wait for one."""
@@ -163,7 +183,7 @@ def choose(
     manners: Manners = PLAIN,
 ) -> list[list[Head]]:
     """The runs to send now, as messages, in the order of their right to go."""
-    packer = Packer(room, work=work)
+    packer = Packer(room, work=work, keeper=keeper)
     by_class = _classes(heads, manners)
     for priority in sorted(by_class):
         _take_turns(by_class[priority], packer=packer, paces=paces, shares=shares, keeper=keeper)
@@ -209,12 +229,12 @@ def _take_turns(
             waiting.clear()
         elif keeper.stops(head):
             pass
-        elif packer.add(head, pace):
+        elif (fit := packer.add(head, pace)) is Fit.IN:
             keeper.take(head)
             cost = max(pace.mean_s, _LEAST_S)
             shares.charge(organization, cost)
             shares.charge(lane, cost)
-        else:
+        elif fit is Fit.FULL:
             # This kind of run finds no room; behind it may be shorter ones, for the next round.
             waiting.clear()
         if waiting:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -14,7 +14,9 @@ from django.db.models import Q
 from django.db.models.functions import Now
 
 from apps.core import clock, doorbell, sql
-from apps.runs.models import RunLease, WorkerNode
+from apps.core.labels import pool_of
+from apps.runs.fleet_models import WorkerNode
+from apps.runs.models import RunLease
 from apps.runs.services.leadership import SQL
 from apps.runs.types import Lease
 
@@ -34,15 +36,31 @@ class Orders:
 
 
 @transaction.atomic
-def join(*, name: str, host: str, pid: int, slots: int) -> WorkerNode:
+def join(
+    *,
+    name: str,
+    host: str,
+    pid: int,
+    slots: int,
+    labels: Mapping[str, str] | None = None,
+    version: str | None = None,
+) -> WorkerNode:
     """Register a worker process. Earlier incarnations of the name are gone from now on.
 
     A name belongs to one process at a time, so a restarted worker frees what it held at once
     instead of after the silence of a whole TTL.
     """
     WorkerNode.objects.filter(name=name, gone_at=None).update(gone_at=Now())
+    labels = settings.AOS_WORKER_LABELS if labels is None else dict(labels)
+    version = version or settings.AOS_WORKER_VERSION
     node = WorkerNode.objects.create(
-        name=name, host=host, pid=pid, slots=slots, version=settings.VERSION
+        name=name,
+        host=host,
+        pid=pid,
+        slots=slots,
+        labels=labels,
+        version=version,
+        pool=pool_of(labels, version=version),
     )
     doorbell.ring_on_commit(doorbell.ENGINE)
     return node

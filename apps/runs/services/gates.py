@@ -7,6 +7,9 @@ one round of the leader, and is used up as the round goes on.
 A narrow gate (project, agent, key) may stop some runs of a lane and not others: those it stops are parked
 at it, out of the lane, until it lets somebody through again. A wide one (organization, lane) stops whole
 lanes, which are then not looked at.
+
+A run that requires something of its worker waits from the start at a gate that all runs of its organization
+with the same requirements share: it is open while a worker that meets them has a free slot.
 """
 
 from __future__ import annotations
@@ -15,13 +18,16 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import count
 from typing import Any, Final, Self
 from uuid import UUID, uuid5
 
+from apps.core.labels import HOME
 from apps.core.postgres import direct
 from apps.runs.services.fairness import Head
 from apps.runs.services.leadership import SHARD, SQL
+from apps.runs.services.pools import Pools
 from apps.runs.types import LimitScope
 
 _WIDE: Final = (LimitScope.ORGANIZATION, "queue")
@@ -146,9 +152,20 @@ class _State:
 class Book:
     """How the gates stand in one round, and who passed or was stopped in it."""
 
-    def __init__(self, rules: Rules, *, agents: Mapping[UUID, UUID]) -> None:
+    def __init__(
+        self,
+        rules: Rules,
+        *,
+        agents: Mapping[UUID, UUID],
+        required: dict[UUID, Mapping[str, str]] | None = None,
+    ) -> None:
         self._rules = rules
         self._agents = agents
+        # What is required at the homes of runs, as far as it is known.
+        self._required = {} if required is None else required
+        self._homes: list[UUID] = []
+        # The workers that messages go to, by their first runs.
+        self._hired: dict[int, str] = {}
         self._states: dict[UUID, _State] = {}
         self._passes: dict[int, str] = {}
         # Runs to be parked, and where.
@@ -160,6 +177,9 @@ class Book:
         if not (asked or parked):
             return
         for row in direct.fetch(SQL["usage"], {"gates": asked, "parked": parked}):
+            if row["gate"].version == HOME:
+                self._homes.append(row["gate"])
+                continue
             self._states[row["gate"]] = _State(
                 rule=self._rules.get(row["gate"]),
                 places=set(row["places"]),
@@ -172,13 +192,31 @@ class Book:
         known = ((gate, self._states.get(gate)) for gate in self._rules.wide)
         return [gate for gate, state in known if state is not None and not state.free(1)]
 
-    def open(self, most: int) -> dict[UUID, int]:
-        """The gates at which runs are parked that may pass now, and how many."""
-        return {
+    @cached_property
+    def _pools(self) -> Pools:
+        return Pools.read()
+
+    def open(self, most: int, *, fit: int = 1) -> dict[UUID, int]:
+        """The gates at which runs are parked that may pass now, and how many.
+
+        ``fit`` is how many of them one message may carry.
+        """
+        opened = {
             gate: free
             for gate, state in self._states.items()
             if state.parked and (free := state.free(most))
         }
+        self._meet(self._homes)
+        for home in self._homes:
+            if free := min(most, fit * self._pools.free(self._required.get(home, {}))):
+                opened[home] = free
+        return opened
+
+    def _meet(self, homes: Sequence[UUID]) -> None:
+        """Learn what is required at gates that were not seen before."""
+        if unknown := [home for home in homes if home not in self._required]:
+            rows = direct.fetch(SQL["required"], {"gates": unknown})
+            self._required.update({row["gate"]: row["requires"] for row in rows})
 
     def next_in_s(self) -> float:
         """When time will open a gate at which runs are parked, or that shuts lanes."""
@@ -206,6 +244,19 @@ class Book:
                     self.stopped[head.run_id] = gate
                 return True
         return False
+
+    def hires(self, head: Head) -> bool:
+        """Find a free worker for a message that begins with this run; without one, the run goes home."""
+        pool = self._pools.take(head.requires or {})
+        if pool is not None:
+            self._hired[head.run_id] = pool
+        elif head.home is not None and head.gate != head.home:
+            self.stopped[head.run_id] = head.home
+        return pool is not None
+
+    def pool_for(self, head: Head) -> str | None:
+        """The workers that the message goes to which begins with this run; none where any will do."""
+        return self._hired.get(head.run_id)
 
     def take(self, head: Head) -> None:
         """Let a run through all its gates."""

@@ -24,7 +24,8 @@ from apps.events import hints
 from apps.events.services import outbox
 from apps.events.types import EventType, Severity
 from apps.runs.errors import LeaseLost
-from apps.runs.models import Run, RunLease, WorkerNode
+from apps.runs.fleet_models import WorkerNode
+from apps.runs.models import Run, RunLease
 from apps.runs.services import lifecycle
 from apps.runs.services.leadership import SQL
 from apps.runs.types import (
@@ -61,6 +62,7 @@ def start_many(wanted: Sequence[Lease], *, worker: WorkerNode) -> list[Started]:
             "tokens": [lease.token for lease in wanted],
             "worker_id": worker.pk,
             "worker_name": worker.name,
+            "pool": worker.pool,
             "grace_s": GRACE.total_seconds(),
         },
     )

@@ -171,6 +171,7 @@ def as_json(task: TaskSpec) -> dict[str, Any]:
         "retry": task.retry,
         "concurrency_key": task.concurrency_key,
         "labels": task.labels,
+        "requires": task.requires,
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any, Final
@@ -17,7 +17,7 @@ from psycopg import errors as pg
 
 from apps.agents.models import Agent, AgentVersion
 from apps.agents.types import RETRY_SCHEMA
-from apps.core import clock, doorbell, failpoints, sql, tracing
+from apps.core import clock, doorbell, failpoints, labels, sql, tracing
 from apps.core.errors import AosError, Invalid, NotFound
 from apps.core.failpoints import Place
 from apps.core.models import uuid7
@@ -37,7 +37,7 @@ _DEFAULT_TIMEOUT_S: Final = 300
 _STORED: Final = (
     *("public_id", "organization_id", "project_id", "agent_version_id", "submitted_by_id"),
     *("rerun_of_id", "name", "queue", "priority", "spec", "retry", "labels", "concurrency_key"),
-    *("trace", "trace_id", "run_at", "queue_deadline", "timeout_s"),
+    *("trace", "trace_id", "run_at", "queue_deadline", "timeout_s", "requires", "pool_gate"),
 )
 
 
@@ -319,16 +319,23 @@ def _task_of(run: Run) -> TaskSpec:
         retry=run.retry,
         labels=run.labels,
         concurrency_key=run.concurrency_key,
+        # What its version and environment asked for then is theirs to ask again.
+        requires={
+            name: word
+            for name, word in (run.requires or {}).items()
+            if name not in run.agent_version.spec.get("requires", {})
+            and name not in run.spec.get("environment", {}).get("requires", {})
+        },
     )
 
 
 def check(*, project: Project, agent: Agent, task: TaskSpec) -> None:
     """Raise what ``submit`` would raise about the task itself; change nothing."""
     version = _version(agent, project)
-    _given(project, version)
     inputs.resolve(project, version.spec, task.input)
     _retry(task.retry, version)
     _timeout_s(task, version)
+    _requires(task, version, _given(project, version))
 
 
 def may_run(by: Actor, *, project_id: UUID, agent_id: UUID, action: str = "run.submit") -> bool:
@@ -398,6 +405,8 @@ def _new_run(
 ) -> Run:
     slug = version.agent.slug
     trace = tracing.carrier()
+    given = _given(project, version)
+    requires = _requires(task, version, given)
     run = Run(
         organization_id=project.organization_id,
         project=project,
@@ -407,10 +416,12 @@ def _new_run(
         name=f"{slug}: {files[0]['name']}"[:200] if files else slug,
         queue=task.queue,
         priority=task.priority,
-        spec={"input": task.input, "files": list(files)} | _given(project, version),
+        spec={"input": task.input, "files": list(files)} | given,
         retry=_retry(task.retry, version),
         labels=task.labels,
         concurrency_key=task.concurrency_key,
+        requires=requires or None,
+        pool_gate=labels.home_of(project.organization_id, requires),
         trace=trace,
         trace_id=tracing.trace_id_of(trace),
         run_at=task.run_at,
@@ -464,6 +475,26 @@ def _url(run: Run) -> str:
 def _given(project: Project, version: AgentVersion) -> dict[str, Any]:
     """The environment the version names, as it is now; raise ``EnvironmentUnknown``."""
     return environments.given(project, version.spec.get("sandbox", {}))
+
+
+def _requires(task: TaskSpec, version: AgentVersion, given: Mapping[str, Any]) -> dict[str, str]:
+    """What version, environment and task require of the worker, together; none may gainsay another."""
+    if wrong := labels.fault(task.requires):
+        raise Invalid([{"field": "requires", "rule": wrong}])
+    together: dict[str, str] = {}
+    for asked in (
+        version.spec.get("requires", {}),
+        given.get("environment", {}).get("requires", {}),
+        task.requires,
+    ):
+        for name, word in asked.items():
+            if together.setdefault(name, word) != word:
+                rule = f"{name} must be {together[name]}, or be left out: version and environment say so"
+                raise Invalid([{"field": "requires", "rule": rule}])
+    if wrong := labels.fault(together):
+        rule = f"{wrong}, with those of version and environment"
+        raise Invalid([{"field": "requires", "rule": rule}])
+    return together
 
 
 def _timeout_s(task: TaskSpec, version: AgentVersion) -> int:

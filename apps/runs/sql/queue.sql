@@ -32,18 +32,19 @@ UPDATE runs_leader SET expires_at = clock_timestamp() - interval '1 second'
 -- it, and a statement sees only what earlier ones wrote.
 INSERT INTO runs_run (public_id, organization_id, project_id, agent_version_id, submitted_by_id,
                       rerun_of_id, name, queue, priority, spec, retry, labels, concurrency_key, trace,
-                      trace_id, state, run_at, queue_deadline, total_deadline, timeout_s, attempts,
-                      crash_count, isolation)
+                      trace_id, state, run_at, queue_deadline, total_deadline, timeout_s, requires,
+                      pool_gate, attempts, crash_count, isolation)
 SELECT public_id, organization_id, project_id, agent_version_id, submitted_by_id, rerun_of_id, name,
        queue, priority, spec, retry, labels, concurrency_key, trace, trace_id, 'queued', run_at,
        queue_deadline,
        greatest(run_at, clock_timestamp()) + make_interval(secs => total_deadline_s),
-       timeout_s, 0, 0, ''
+       timeout_s, requires, pool_gate, 0, 0, ''
   FROM jsonb_to_recordset(%(runs)s::jsonb) AS r (
        place int, public_id uuid, organization_id uuid, project_id uuid, agent_version_id uuid,
        submitted_by_id uuid, rerun_of_id bigint, name text, queue text, priority smallint, spec jsonb,
        retry jsonb, labels jsonb, concurrency_key text, trace jsonb, trace_id text,
-       run_at timestamptz, queue_deadline timestamptz, total_deadline_s int, timeout_s int)
+       run_at timestamptz, queue_deadline timestamptz, total_deadline_s int, timeout_s int,
+       requires jsonb, pool_gate uuid)
  ORDER BY place
 RETURNING id, public_id, created_at, total_deadline;
 
@@ -59,15 +60,15 @@ SELECT DISTINCT organization_id, queue, priority, false
 
 WITH new AS MATERIALIZED (
     SELECT run.id, run.public_id, run.organization_id, run.project_id, run.trace_id,
-           run.queue_deadline, lane.id AS lane_id, n.due_at, n.event_id, n.line, n.news
+           run.queue_deadline, run.pool_gate, lane.id AS lane_id, n.due_at, n.event_id, n.line, n.news
       FROM jsonb_to_recordset(%(runs)s::jsonb) AS n (
            public_id uuid, due_at timestamptz, event_id uuid, line jsonb, news jsonb)
       JOIN runs_run AS run USING (public_id)
       JOIN runs_lane AS lane ON lane.organization_id = run.organization_id
            AND lane.queue = run.queue AND lane.priority = run.priority
 ), ready AS (
-    INSERT INTO runs_ready (run_id, lane_id, seq, dispatches, ready_at, queue_deadline)
-    SELECT id, lane_id, nextval('runs_ready_seq'), 0, clock_timestamp(), queue_deadline
+    INSERT INTO runs_ready (run_id, lane_id, seq, dispatches, ready_at, queue_deadline, gate)
+    SELECT id, lane_id, nextval('runs_ready_seq'), 0, clock_timestamp(), queue_deadline, pool_gate
       FROM (SELECT * FROM new WHERE due_at IS NULL ORDER BY id) AS now
 ), scheduled AS (
     INSERT INTO runs_scheduled (run_id, due_at, dispatches)
@@ -100,9 +101,9 @@ SELECT id FROM runs_lane
  LIMIT 1;
 
 -- name: make_ready
-INSERT INTO runs_ready (run_id, lane_id, seq, dispatches, ready_at, queue_deadline)
+INSERT INTO runs_ready (run_id, lane_id, seq, dispatches, ready_at, queue_deadline, gate)
 SELECT id, %(lane_id)s, nextval('runs_ready_seq'), %(dispatches)s, clock_timestamp(),
-       CASE WHEN attempts = 0 THEN queue_deadline END
+       CASE WHEN attempts = 0 THEN queue_deadline END, pool_gate
   FROM runs_run
  WHERE id = %(run_id)s;
 
@@ -119,9 +120,9 @@ WITH due AS MATERIALIZED (
     DELETE FROM runs_scheduled AS s USING due WHERE s.run_id = due.run_id
     RETURNING s.run_id, s.due_at, s.dispatches
 )
-INSERT INTO runs_ready (run_id, lane_id, seq, dispatches, ready_at, queue_deadline)
+INSERT INTO runs_ready (run_id, lane_id, seq, dispatches, ready_at, queue_deadline, gate)
 SELECT gone.run_id, lane.id, nextval('runs_ready_seq'), gone.dispatches, clock_timestamp(),
-       CASE WHEN run.attempts = 0 THEN run.queue_deadline END
+       CASE WHEN run.attempts = 0 THEN run.queue_deadline END, run.pool_gate
   FROM gone
   JOIN runs_run AS run ON run.id = gone.run_id
   JOIN runs_lane AS lane ON lane.organization_id = run.organization_id
@@ -133,7 +134,8 @@ SELECT gone.run_id, lane.id, nextval('runs_ready_seq'), gone.dispatches, clock_t
 -- that is open again. Costs one index look-up for each lane and row, however many wait behind them.
 SELECT head.lane_id, head.lane_gate, head.organization_id, head.priority, head.seq, head.run_id,
        head.gate, extract(epoch FROM clock_timestamp() - head.ready_at)::float AS waited_s,
-       run.agent_version_id AS version_id, run.project_id, run.concurrency_key
+       run.agent_version_id AS version_id, run.project_id, run.concurrency_key, run.requires,
+       run.pool_gate AS home
   FROM (
     SELECT lane.id AS lane_id, lane.gate AS lane_gate, lane.organization_id, lane.priority, r.*
       FROM runs_lane AS lane
@@ -208,6 +210,35 @@ SELECT gate, parked,
          WHERE bucket.gate = asked.gate) AS ahead_s
   FROM asked;
 
+-- name: required
+-- What the runs require that wait for a worker at these gates: all of a gate require the same.
+SELECT gate.id AS gate, run.requires
+  FROM unnest(%(gates)s::uuid[]) AS gate (id)
+ CROSS JOIN LATERAL (
+       SELECT requires FROM runs_ready AS ready JOIN runs_run AS run ON run.id = ready.run_id
+        WHERE ready.gate = gate.id
+        LIMIT 1) AS run;
+
+-- name: pools
+-- The living workers by their labels, and how many messages each kind of them can take. What was sent to any
+-- worker and has not arrived counts for none: it goes to whoever is free first.
+WITH alive AS (
+    SELECT id, pool, labels || jsonb_build_object('version', version) AS labels, slots
+      FROM runs_worker
+     WHERE gone_at IS NULL AND NOT draining
+       AND last_seen > clock_timestamp() - make_interval(secs => %(ttl_s)s)
+), busy AS (
+    SELECT coalesce(lease.pool, alive.pool) AS pool, count(DISTINCT lease.message) AS taken
+      FROM runs_lease AS lease
+      LEFT JOIN alive ON alive.id = lease.worker_id
+     WHERE alive.id IS NOT NULL OR (lease.state = 'd' AND lease.pool IS NOT NULL)
+     GROUP BY 1
+)
+SELECT alive.pool, (array_agg(alive.labels))[1] AS labels,
+       greatest(0, sum(alive.slots) - coalesce(max(busy.taken), 0))::int AS free
+  FROM alive LEFT JOIN busy USING (pool)
+ GROUP BY alive.pool;
+
 -- name: park
 -- Move runs out of their lanes to the gates that do not let them through. Not one that somebody is
 -- cancelling at this moment, and only while we lead.
@@ -277,15 +308,15 @@ WITH seat AS MATERIALIZED (
        AND expires_at > clock_timestamp() AND rules = %(rules)s
        FOR SHARE
 ), pick AS MATERIALIZED (
-    SELECT r.run_id, want.message, want.passes, want.place
+    SELECT r.run_id, want.message, want.passes, want.pool, want.place
       FROM seat
-     CROSS JOIN unnest(%(runs)s::bigint[], %(messages)s::bigint[], %(passes)s::text[])
-           WITH ORDINALITY AS want (run_id, message, passes, place)
+     CROSS JOIN unnest(%(runs)s::bigint[], %(messages)s::bigint[], %(passes)s::text[], %(pools)s::text[])
+           WITH ORDINALITY AS want (run_id, message, passes, pool, place)
       JOIN runs_ready AS r ON r.run_id = want.run_id
        FOR UPDATE OF r SKIP LOCKED
 ), gone AS (
     DELETE FROM runs_ready AS r USING pick WHERE r.run_id = pick.run_id
-    RETURNING r.run_id, r.lane_id, r.dispatches, pick.message, pick.passes, pick.place
+    RETURNING r.run_id, r.lane_id, r.dispatches, pick.message, pick.passes, pick.pool, pick.place
 ), pass AS (
     SELECT gone.run_id, pass.*
       FROM gone
@@ -304,10 +335,10 @@ WITH seat AS MATERIALIZED (
        SET full_at = greatest(bucket.full_at, statement_timestamp())
                    + (excluded.full_at - statement_timestamp())
 ), leased AS (
-    INSERT INTO runs_lease (run_id, lane_id, token, seq, state, message, gated, dispatched_at,
+    INSERT INTO runs_lease (run_id, lane_id, token, seq, state, message, pool, gated, dispatched_at,
                             dispatch_deadline)
-    SELECT run_id, lane_id, nextval('runs_token_seq'), dispatches + 1, 'd', message, passes IS NOT NULL,
-           clock_timestamp(), clock_timestamp() + make_interval(secs => %(deadline_s)s)
+    SELECT run_id, lane_id, nextval('runs_token_seq'), dispatches + 1, 'd', message, pool,
+           passes IS NOT NULL, clock_timestamp(), clock_timestamp() + make_interval(secs => %(deadline_s)s)
       FROM gone
      ORDER BY place
     RETURNING run_id, token, seq
@@ -317,17 +348,21 @@ SELECT leased.run_id, leased.token, leased.seq, run.public_id, run.name, run.tra
 
 -- name: hand_back
 -- Return leases that no worker has started, at no cost to the run: those whose message could not be
--- sent (`tokens`), or those that are overdue.
+-- sent (`tokens`), or those that are overdue, or were sent to workers of a kind that is gone.
 WITH back AS (
     DELETE FROM runs_lease
      WHERE state = 'd'
        AND (token = ANY(%(tokens)s::bigint[])
-            OR (%(overdue)s AND dispatch_deadline < clock_timestamp()))
+            OR (%(overdue)s AND dispatch_deadline < clock_timestamp())
+            OR (%(overdue)s AND pool IS NOT NULL AND NOT EXISTS (
+                SELECT FROM runs_worker AS worker
+                 WHERE worker.pool = runs_lease.pool AND worker.gone_at IS NULL
+                   AND NOT worker.draining)))
     RETURNING run_id, lane_id, seq
 )
-INSERT INTO runs_ready (run_id, lane_id, seq, dispatches, ready_at, queue_deadline)
+INSERT INTO runs_ready (run_id, lane_id, seq, dispatches, ready_at, queue_deadline, gate)
 SELECT back.run_id, back.lane_id, nextval('runs_ready_seq'), back.seq, clock_timestamp(),
-       CASE WHEN run.attempts = 0 THEN run.queue_deadline END
+       CASE WHEN run.attempts = 0 THEN run.queue_deadline END, run.pool_gate
   FROM back JOIN runs_run AS run ON run.id = back.run_id
 RETURNING run_id;
 
@@ -347,6 +382,7 @@ WITH wanted AS MATERIALIZED (
            hard_deadline = clock_timestamp() + make_interval(secs => held.timeout_s + %(grace_s)s)
       FROM wanted JOIN held ON held.id = wanted.run_id
      WHERE lease.run_id = wanted.run_id AND lease.token = wanted.token AND lease.state = 'd'
+       AND (lease.pool IS NULL OR lease.pool = %(pool)s)
     RETURNING lease.run_id, lease.token, lease.seq
 ), run AS (
     UPDATE runs_run AS run
@@ -519,6 +555,7 @@ UPDATE runs_worker
 RETURNING draining, EXISTS (
     SELECT FROM runs_lease AS lease JOIN runs_run AS run ON run.id = lease.run_id
      WHERE lease.state = 'd' AND lease.seq - run.attempts > 2
+       AND (lease.pool IS NULL OR lease.pool = runs_worker.pool)
        AND lease.dispatched_at < clock_timestamp() - make_interval(secs => %(deadline_s)s / 2)
        ) AS unread;
 

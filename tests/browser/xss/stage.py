@@ -43,6 +43,7 @@ from tests.factories import (
     make_service_account,
     make_token,
     make_user,
+    make_worker,
     unwatched,
 )
 from tests.support.stand_in import StandIn, publish
@@ -140,8 +141,14 @@ def make_stage(password: str) -> Stage:
     # The longest-lived last: a stand-in claims whatever waits.
     runs = {name: _run(project, agent, by, name) for name in ("done", "failed", "running")}
     runs["waiting"] = make_run(
-        project=project, agent=agent, by=by, labels={"team": "a"}, input={"file": "data.csv"}
+        project=project,
+        agent=agent,
+        by=by,
+        labels={"team": "a"},
+        requires={"gpu": "true"},
+        input={"file": "data.csv"},
     )
+    make_worker(labels={"zone": "eu"})
     artifacts = [
         make_artifact(runs["done"], name=f"file-{number}", content=b"x")
         for number in range(len(CONTENTS))

@@ -15,13 +15,13 @@ from apps.events.types import EventType, Subject
 from apps.identity.adminsite import Window, site
 from apps.identity.models import Binding, Department
 from apps.identity.services import proposals
+from apps.runs.fleet_models import Leader
 from apps.runs.kin_models import RunDeadline
 from apps.runs.limit_models import Limit
 from apps.runs.models import (
     Attempt,
     DeadLetter,
     Dependency,
-    Leader,
     ReadyRun,
     Run,
     RunLease,

@@ -7,7 +7,7 @@ from django.db.models.functions import Now
 from django.test import Client
 
 from apps.core import clock, doorbell, health
-from apps.runs.models import Leader, WorkerNode
+from apps.runs.fleet_models import Leader, WorkerNode
 from apps.runs.services import leadership
 from tests.faces import api, session
 from tests.factories import make_cast, make_run, make_worker

@@ -6,7 +6,7 @@ import pytest
 
 from apps.core import clock
 from apps.hub import condition
-from apps.runs.models import WorkerNode
+from apps.runs.fleet_models import WorkerNode
 from apps.runs.services import leadership
 from apps.sandboxes import reports
 from tests.factories import make_worker

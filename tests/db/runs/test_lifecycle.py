@@ -9,7 +9,8 @@ from django.db.models.functions import Now
 from apps.events.models import AuditEntry, OutboxEntry
 from apps.events.types import EventType
 from apps.runs.errors import LeaseLost, RunIsOver
-from apps.runs.models import Attempt, ReadyRun, Run, RunEvent, RunLease, ScheduledRun, WorkerNode
+from apps.runs.fleet_models import WorkerNode
+from apps.runs.models import Attempt, ReadyRun, Run, RunEvent, RunLease, ScheduledRun
 from apps.runs.services import control, dispatch, fleet, leadership, leases, recovery
 from apps.runs.services.leadership import SeatLost
 from apps.runs.types import (

@@ -264,7 +264,14 @@ def test_plans_go_by_key_even_when_they_were_made_for_empty_tables(seat, echo, t
     with direct.line():
         plan = direct.fetch(
             "EXPLAIN " + SQL["start"],
-            {"run_ids": [1], "tokens": [1], "worker_id": 1, "worker_name": "w", "grace_s": 1.0},
+            {
+                "run_ids": [1],
+                "tokens": [1],
+                "worker_id": 1,
+                "worker_name": "w",
+                "pool": "",
+                "grace_s": 1.0,
+            },
         )
         direct.close()
 

@@ -15,7 +15,8 @@ from django.db import IntegrityError, OperationalError, connection, transaction
 from django.db.models.functions import Now
 
 from apps.core import clock
-from apps.runs.models import Run, RunLease, Schedule, ScheduleFire, WorkerNode
+from apps.runs.fleet_models import WorkerNode
+from apps.runs.models import Run, RunLease, Schedule, ScheduleFire
 from apps.runs.services import dispatch, firing, fleet, leadership, leases, lifecycle, recovery
 from apps.runs.services.leadership import SQL
 from apps.runs.types import RunState
