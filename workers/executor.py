@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import nullcontext
+from functools import partial
 from typing import Final
 
 from opentelemetry import trace
@@ -18,10 +19,11 @@ from apps.runs.types import ArtifactData, Failure, Report, RunState, Started
 from apps.sandboxes.services import tracking
 from apps.sandboxes.types import EgressMode
 from workers import ends
-from workers.node import Node, Task
+from workers.held import Held
+from workers.node import Node, Stop, Task
 from workers.output import Transcript
 from workers.runlog import RunLog
-from workers.sandbox.base import Output, Sandbox, SandboxSpec
+from workers.sandbox.base import Execution, Output, Sandbox, SandboxSpec
 from workers.supply import Supply
 from workers.taskevents import TaskEvents
 from workers.workspace import command_for, files_for, sandbox_spec
@@ -76,6 +78,7 @@ class _Attempt:
         self._node = node
         self._supply = supply
         self._transcript = Transcript()
+        self._execution: Execution | None = None
         #: How it ended, if not well.
         self.failure: Failure | None = None
 
@@ -122,14 +125,45 @@ class _Attempt:
     def _in_sandbox(self) -> list[ArtifactData]:
         leases.note_isolation(self._started, self._supply.driver.isolation)
         spec = sandbox_spec(self._started)
-        with self._supply.sandbox(spec, self._use()) as sandbox:
-            self._task.on_stop(sandbox.kill)
+        with self._supply.hold(spec, self._use()) as held:
+            try:
+                return self._used(held, spec)
+            except AosError:
+                self._keep_workspace(held)
+                raise
+
+    def _used(self, held: Held, spec: SandboxSpec) -> list[ArtifactData]:
+        with held.awake() as sandbox:
+            self._task.on_stop(partial(self._stop, held))
             failpoints.hit(Place.SANDBOX_READY)
             self._task.log.say(f"Sandbox ready, isolation: {sandbox.isolation}")
             self._attend_egress(sandbox, spec)
             self._run_command(sandbox)
             failpoints.hit(Place.WORKED)
             return self._collect(sandbox)
+
+    @property
+    def _keeps(self) -> bool:
+        return bool(self._started.agent_spec.get("keep_workspace"))
+
+    def _stop(self, held: Held) -> None:
+        """End everything; of a workspace that another attempt shall have, only its command."""
+        if self._execution and self._keeps and self._task.stopped is Stop.DRAINED:
+            self._execution.stop()
+        else:
+            held.kill()
+
+    def _keep_workspace(self, held: Held) -> None:
+        """Put the workspace away for the next attempt, if there may be one. It is no reason to fail."""
+        if not self._keeps or self._task.stopped in {Stop.CANCELLED, Stop.LOST}:
+            return
+        try:
+            contents = held.put_away()
+        except AosError as error:
+            self._task.log.say(f"The workspace is not kept: {error}", level="WARN")
+            return
+        if contents:
+            self._task.log.say(f"The workspace is kept for the next attempt: {contents}")
 
     def _attend_egress(self, sandbox: Sandbox, spec: SandboxSpec) -> None:
         sandbox.watch_egress(self._task.log.note_denial)
@@ -150,9 +184,13 @@ class _Attempt:
         )
 
     def _run_command(self, sandbox: Sandbox) -> None:
-        sandbox.put_files(files_for(self._started))
+        if sandbox.is_restored:
+            self._task.log.say("The workspace is as an earlier attempt left it.")
+        else:
+            sandbox.put_files(files_for(self._started))
         with tracing.TRACER.start_as_current_span("sandbox exec") as span:
             execution = sandbox.run(command_for(self._started, workspace=sandbox.workspace))
+            self._execution = execution
             for output in execution:
                 self._note(output)
             self._task.log.add(self._transcript.close())

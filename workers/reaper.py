@@ -8,7 +8,7 @@ from django.db.models.functions import Now
 
 from apps.runs.fleet_models import WorkerNode
 from apps.runs.models import Run
-from apps.runs.types import LeaseState
+from apps.runs.types import FINAL, LeaseState
 from apps.sandboxes.models import Sandbox
 from apps.sandboxes.services import tracking
 from workers.sandbox.base import SandboxDriver
@@ -19,7 +19,7 @@ def sweep(driver: SandboxDriver) -> int:
 
     An attempt's sandbox is spared by its lease, unless the process is known to be gone that held its
     line; one that waits is spared by that process. Never by age: a long run is not an orphan, and a
-    fresh one may be.
+    fresh one may be. Workspaces that were put away are kept until their run has ended.
     """
     executing = Run.objects.filter(
         public_id=OuterRef("run_id"), attempts=OuterRef("attempt"), lease__state=LeaseState.RUNNING
@@ -30,4 +30,6 @@ def sweep(driver: SandboxDriver) -> int:
     spared |= Q(Exists(holding), run_id=None)
     for pk in Sandbox.objects.alive().exclude(spared).values_list("pk", flat=True):
         tracking.failed(pk)
+    unended = Run.objects.filter(public_id=OuterRef("run_id")).exclude(state__in=FINAL)
+    tracking.discard(Sandbox.objects.exclude(Exists(unended)))
     return driver.reap(lambda found: found & tracking.alive_ids())

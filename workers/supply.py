@@ -23,11 +23,12 @@ from django.db import Error as DatabaseError
 from django.db import connection
 from opentelemetry import trace
 
-from apps.core import clock, tracing
+from apps.core import blobs, clock, tracing
 from apps.core.errors import AosError
 from apps.sandboxes.models import Sandbox as Row
 from apps.sandboxes.services import tracking
 from apps.sandboxes.types import EgressMode, SandboxState
+from workers.held import Held, Patience, Resting
 from workers.sandbox.base import Sandbox, SandboxDriver, SandboxSpec
 from workers.sandbox.errors import SandboxError, SandboxKilled
 from workers.sandbox.profiles import Profile
@@ -78,19 +79,48 @@ class Supply:
         self._wanted = threading.Event()
         self._closing = threading.Event()
         self._passing = threading.Lock()
+        self._resting = Resting()
         self._keeper: threading.Thread | None = None
 
     @contextmanager
-    def sandbox(self, spec: SandboxSpec, use: tracking.Use) -> Iterator[Sandbox]:
-        """A sandbox for one attempt; nothing of it is left when the block ends."""
+    def hold(
+        self, spec: SandboxSpec, use: tracking.Use, *, patience: Patience | None = None
+    ) -> Iterator[Held]:
+        """A sandbox for one attempt that is used now and then, and stands still in between.
+
+        When the block ends nothing is left of it but the workspace, if that was put away.
+        """
+        held = Held(lambda: self.take(spec, use), patience=patience or Patience.from_settings())
+        with self._resting.watching(held), held:
+            yield held
+
+    def take(self, spec: SandboxSpec, use: tracking.Use) -> tuple[UUID, Sandbox]:
+        """A sandbox for one attempt, with the workspace that was put away of its run, if one was.
+
+        The caller destroys it and says so. Raises ``SandboxError``, and what the store raises.
+        """
         with tracing.TRACER.start_as_current_span("sandbox start") as span:
             pk, sandbox = self._warm(spec, use) or self._fresh(spec, use)
             span.set_attribute("aos.sandbox.id", str(pk))
-        try:
-            with sandbox:
-                yield sandbox
-        finally:
-            tracking.gone(pk)
+            try:
+                self._restore(pk, sandbox, use)
+            except BaseException:
+                sandbox.destroy()
+                tracking.gone(pk)
+                raise
+        return pk, sandbox
+
+    @staticmethod
+    def _restore(pk: UUID, sandbox: Sandbox, use: tracking.Use) -> None:
+        kept = tracking.kept_of(use)
+        if kept is None:
+            return
+        with (
+            tracing.TRACER.start_as_current_span("sandbox restore"),
+            blobs.open_blob(kept.sha256) as archive,
+        ):
+            sandbox.restore(archive)
+        tracking.restored(pk, kept=kept)
 
     # --- from the shelf, or fresh ---
 
@@ -164,6 +194,7 @@ class Supply:
     def close(self) -> None:
         """Destroy what waits. Called once, when nothing is executed here any more."""
         self.stop()
+        self._resting.close()
         if self._keeper:
             self._keeper.join()
         with self._passing:

@@ -359,6 +359,14 @@ AOS_SANDBOX_IMAGE = env.text("AOS_SANDBOX_IMAGE", default="aos/sandbox-base:late
 AOS_SANDBOX_WARM = env.integer("AOS_SANDBOX_WARM", default=1, minimum=0)
 # A TOML file with the profiles of this host, besides the built-in ones.
 AOS_SANDBOX_PROFILES = env.text("AOS_SANDBOX_PROFILES", default="")
+# A sandbox nobody asks anything stands still after this long, and only its workspace is kept after that
+# long, if it is an attempt's; 0: never.
+AOS_SANDBOX_IDLE_PAUSE_SECONDS = env.integer(
+    "AOS_SANDBOX_IDLE_PAUSE_SECONDS", default=300, minimum=0
+)
+AOS_SANDBOX_SNAPSHOT_SECONDS = env.integer("AOS_SANDBOX_SNAPSHOT_SECONDS", default=600, minimum=0)
+# The most that is kept of one workspace, in megabytes.
+AOS_SANDBOX_SNAPSHOT_MB = env.integer("AOS_SANDBOX_SNAPSHOT_MB", default=512, minimum=1)
 AOS_ALLOW_LOCAL_SANDBOX = False
 # Where tests arm places to crash at (``apps.core.failpoints``); there is no variable for it.
 AOS_FAILPOINTS: str | None = None

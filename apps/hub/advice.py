@@ -37,6 +37,11 @@ _KNOWN: Final[Mapping[str, tuple[str, str]]] = {
         "The sandbox is full",
         "Give it a smaller input, or raise workspace_mb in the agent's version or its environment.",
     ),
+    "snapshot_too_large": (
+        "Its files are too many to be kept",
+        "Let the agent leave less in its workspace, or ask who operates AOS to raise "
+        "AOS_SANDBOX_SNAPSHOT_MB.",
+    ),
     "store_unavailable": (
         "The store of files did not answer",
         "Run it again; if it happens again, ask who operates AOS to look at AOS_ARTIFACT_STORE.",

@@ -22,6 +22,9 @@ _STATES = {
     "creating": "info",
     "warm": "info",
     "claimed": "success",
+    "serving": "success",
+    "paused": "warning",
+    "snapshotted": "warning",
     "destroying": "warning",
     "failed": "danger",
 }

@@ -5,7 +5,7 @@ The drivers run in the machine room; here is only what people decide and what wo
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Final, Self
 
 from django.db import models
 from django.db.models import Exists, Q
@@ -16,6 +16,8 @@ from apps.identity.models import Binding, Organization, User, reaching
 from apps.projects.models import Project
 from apps.sandboxes.types import EgressMode, Recipe, SandboxState
 
+OVER: Final = (SandboxState.GONE, SandboxState.FAILED)
+
 
 class SandboxQuerySet(models.QuerySet["Sandbox"]):
     def visible_to(self, user: User) -> Self:
@@ -24,7 +26,12 @@ class SandboxQuerySet(models.QuerySet["Sandbox"]):
         )
 
     def alive(self) -> Self:
-        return self.exclude(state__in=[SandboxState.GONE, SandboxState.FAILED])
+        """Those of which there may be something on a host."""
+        return self.exclude(state__in=[*OVER, SandboxState.SNAPSHOTTED])
+
+    def put_away(self) -> Self:
+        """Those of which only the workspace is left, in the store of contents."""
+        return self.filter(state=SandboxState.SNAPSHOTTED)
 
 
 class Sandbox(BaseModel):
@@ -50,7 +57,15 @@ class Sandbox(BaseModel):
     container_id = models.CharField(max_length=64, blank=True)
     state = models.CharField(max_length=16, choices=SandboxState, default=SandboxState.CREATING)
     claimed_at = models.DateTimeField(null=True)
+    paused_at = models.DateTimeField(null=True)
     gone_at = models.DateTimeField(null=True)
+    # The workspace that was put away, once it was: its archive in the store, and what is in it.
+    sha256 = models.CharField(max_length=64, blank=True, default="")
+    snapshot_size = models.BigIntegerField(default=0)
+    snapshot_files = models.PositiveIntegerField(default=0)
+    snapshot_left_out = models.PositiveIntegerField(default=0)
+    # The one whose workspace this one began with.
+    restored_from = models.UUIDField(null=True)
 
     objects = SandboxQuerySet.as_manager()
 
@@ -64,6 +79,11 @@ class Sandbox(BaseModel):
                 condition=Q(state=SandboxState.WARM),
                 name="sandboxes_sandbox_waiting",
             ),
+            models.Index(
+                fields=["sha256"],
+                condition=Q(state=SandboxState.SNAPSHOTTED),
+                name="sandboxes_sandbox_put_away",
+            ),
         ]
         constraints = [
             models.CheckConstraint(
@@ -74,6 +94,15 @@ class Sandbox(BaseModel):
                 condition=~Q(state=SandboxState.CLAIMED)
                 | Q(run_id__isnull=False, organization_id__isnull=False, attempt__isnull=False),
                 name="sandboxes_sandbox_claimed_is_somebodys",
+            ),
+            models.CheckConstraint(
+                condition=~Q(state=SandboxState.SERVING) | Q(run_id=None),
+                name="sandboxes_sandbox_serving_is_no_attempts",
+            ),
+            models.CheckConstraint(
+                condition=~Q(state=SandboxState.SNAPSHOTTED)
+                | Q(run_id__isnull=False, attempt__isnull=False) & ~Q(sha256=""),
+                name="sandboxes_sandbox_put_away_has_content",
             ),
         ]
 

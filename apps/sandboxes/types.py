@@ -12,6 +12,8 @@ class SandboxState(models.TextChoices):
     WARM = "warm"
     CLAIMED = "claimed"
     SERVING = "serving"
+    PAUSED = "paused"
+    SNAPSHOTTED = "snapshotted"
     DESTROYING = "destroying"
     GONE = "gone"
     FAILED = "failed"
@@ -28,8 +30,29 @@ TRANSITIONS: Final = {
         SandboxState.FAILED,
     ),
     SandboxState.WARM: (SandboxState.CLAIMED, SandboxState.DESTROYING, SandboxState.FAILED),
-    SandboxState.CLAIMED: (SandboxState.DESTROYING, SandboxState.GONE, SandboxState.FAILED),
-    SandboxState.SERVING: (SandboxState.DESTROYING, SandboxState.GONE, SandboxState.FAILED),
+    SandboxState.CLAIMED: (
+        SandboxState.PAUSED,
+        SandboxState.DESTROYING,
+        SandboxState.GONE,
+        SandboxState.FAILED,
+    ),
+    SandboxState.SERVING: (
+        SandboxState.PAUSED,
+        SandboxState.DESTROYING,
+        SandboxState.GONE,
+        SandboxState.FAILED,
+    ),
+    # Back to what it was: an attempt's, or its process's.
+    SandboxState.PAUSED: (
+        SandboxState.CLAIMED,
+        SandboxState.SERVING,
+        SandboxState.SNAPSHOTTED,
+        SandboxState.DESTROYING,
+        SandboxState.GONE,
+        SandboxState.FAILED,
+    ),
+    # There is no sandbox any more, only what was in it.
+    SandboxState.SNAPSHOTTED: (SandboxState.GONE, SandboxState.FAILED),
     SandboxState.DESTROYING: (SandboxState.GONE, SandboxState.FAILED),
 }
 

@@ -7,8 +7,10 @@ done when this passes unchanged.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import signal
+import tarfile
 import threading
 import time
 import tracemalloc
@@ -35,7 +37,9 @@ from workers.sandbox.errors import (
     SandboxExists,
     SandboxKilled,
     SandboxLost,
+    SnapshotTooLarge,
 )
+from workers.sandbox.snapshots import SnapshotLimits
 
 MIB = 1024 * 1024
 
@@ -623,6 +627,211 @@ class SandboxDriverContract:
         orphan.destroy()
         kept.destroy()
 
+    # --- standing still ---
+
+    def test_a_paused_sandbox_takes_no_processor_time_and_goes_on_where_it_stood(self, sandbox):
+        word = f"{uuid4()}"
+        line = sandbox.attach(python(f"import sys; print('{word}', flush=True)\nwhile True: pass"))
+        try:
+            assert word.encode() in heard(line)
+            assert becomes_true(lambda: ticks_of(word) > 0)
+
+            sandbox.pause()
+            stood_at = ticks_of(word)
+            time.sleep(0.5)
+            assert ticks_of(word) == stood_at > 0
+
+            sandbox.resume()
+            assert becomes_true(lambda: ticks_of(word) > stood_at)
+            assert said(sandbox, sh("echo usable")) == "usable\n"
+        finally:
+            line.close()
+
+    def test_without_the_pause_the_same_loop_goes_on(self, sandbox):
+        word = f"{uuid4()}"
+        line = sandbox.attach(python(f"import sys; print('{word}', flush=True)\nwhile True: pass"))
+        try:
+            heard(line)
+            before = ticks_of(word)
+            assert becomes_true(lambda: ticks_of(word) > before)
+        finally:
+            line.close()
+
+    def test_pausing_and_resuming_twice_is_doing_it_once(self, sandbox):
+        sandbox.resume()
+        for _ in range(2):
+            sandbox.pause()
+        for _ in range(2):
+            sandbox.resume()
+
+        assert said(sandbox, sh("echo usable")) == "usable\n"
+
+    def test_a_paused_sandbox_is_not_spoken_to(self, sandbox):
+        sandbox.pause()
+
+        for act in (sandbox.ping, lambda: sandbox.run(sh("true")), sandbox.list_files):
+            with pytest.raises(RuntimeError, match="paused"):
+                act()
+
+        sandbox.resume()
+        sandbox.ping()
+
+    def test_what_was_said_while_it_stood_still_arrives_when_it_goes_on(self, sandbox):
+        line = sandbox.attach(sh("echo up; while read word; do echo got $word; done"))
+        try:
+            assert heard(line) == b"up\n"
+            sandbox.pause()
+            line.send(b"early\n", timeout=5)
+            assert line.receive(0.3) is None
+            sandbox.resume()
+            assert heard(line) == b"got early\n"
+        finally:
+            line.close()
+
+    def test_a_paused_sandbox_can_be_killed_and_destroyed(self, driver, spec):
+        amount = a_long_sleep()
+        sandbox = driver.start(spec, sandbox_id=str(uuid4()))
+        line = sandbox.attach(sh(f"echo up; sleep {amount}"))
+        assert heard(line) == b"up\n"
+        assert becomes_true(lambda: sleeping(amount))
+        sandbox.pause()
+
+        sandbox.kill()
+        assert becomes_true(lambda: not sleeping(amount))
+        sandbox.destroy()
+
+        assert sandbox.id not in found_by(driver)
+        line.close()
+
+    def test_the_reaper_destroys_a_paused_sandbox(self, driver, spec):
+        sandbox = driver.start(spec, sandbox_id=str(uuid4()))
+        sandbox.pause()
+
+        assert driver.reap(lambda found: found - {sandbox.id}) == 1
+
+        assert sandbox.id not in found_by(driver)
+        sandbox.destroy()
+
+    def test_a_sandbox_that_has_ended_cannot_be_paused(self, sandbox):
+        sandbox.kill()
+
+        with pytest.raises(SandboxLost):
+            assert becomes_true(sandbox.pause, within=2)
+
+    # --- put away, and filled again ---
+
+    def kept(self, sandbox: Sandbox, **limits: int):
+        archive = io.BytesIO()
+        contents = sandbox.snapshot(archive, limits=SnapshotLimits(**limits))
+        archive.seek(0)
+        return archive, contents
+
+    def test_a_workspace_comes_back_with_contents_modes_and_times(self, sandbox, driver, spec):
+        data = os.urandom(3 * MIB)
+        sandbox.put_files({"agent/data.bin": data, "agent/ünï/empty": b"", "n" * 200: b"long"})
+        sandbox.run(
+            sh(
+                "mkdir -p box/none; echo '#!/bin/sh\necho ran' > box/run; chmod 750 box/run;"
+                "chmod 700 box; touch -d @1700000000 box/run"
+            )
+        ).wait()
+
+        archive, contents = self.kept(sandbox)
+        sandbox.destroy()
+
+        assert (contents.left_out, contents.size) == (0, 3 * MIB + 4 + 19)
+        with driver.start(spec, sandbox_id=str(uuid4())) as other:
+            assert other.restore(archive) == contents
+            assert other.read_file("agent/data.bin", limit=4 * MIB) == data
+            assert other.read_file("agent/ünï/empty") == b""
+            assert other.read_file("n" * 200) == b"long"
+            assert said(other, sh("box/run")) == "ran\n"
+            told = said(other, sh("stat -c '%a %Y' box/run; stat -c '%a' box; ls -A box"))
+            assert told == "750 1700000000\n700\nnone\nrun\n"
+            assert said(other, sh("echo more >> box/none/new; cat n* box/none/new")) == "longmore\n"
+
+    def test_equal_workspaces_make_equal_snapshots(self, driver, spec):
+        archives = []
+        for _ in range(2):
+            with driver.start(spec, sandbox_id=str(uuid4())) as sandbox:
+                sandbox.put_files({"b": b"2", "a/c": b"1"})
+                sandbox.run(sh("touch -d @1700000000 a/c b a out .")).wait()
+                archives.append(self.kept(sandbox)[0].getvalue())
+
+        assert archives[0] == archives[1]
+
+    def test_a_snapshot_leaves_the_sandbox_paused_and_usable_after(self, sandbox):
+        sandbox.put_files({"a": b"1"})
+        self.kept(sandbox)
+
+        with pytest.raises(RuntimeError, match="paused"):
+            sandbox.ping()
+
+        sandbox.resume()
+        assert sandbox.read_file("a") == b"1"
+
+    def test_links_devices_and_odd_names_are_left_out_and_told(self, sandbox, driver, spec):
+        script = (
+            "import os, socket; open('good', 'w').write('fine'); os.mkdir('d');"
+            "os.symlink('/etc/passwd', 'outside'); os.symlink('d', 'folder'); os.mkfifo('pipe');"
+            "os.symlink('../../../etc', 'd/up'); open('first', 'w'); os.link('first', 'second');"
+            "socket.socket(socket.AF_UNIX).bind('socket'); open(b'bad\\xff', 'w');"
+            "open('line\\nbreak', 'w'); open('back\\\\slash', 'w');"
+            "os.mkdir(b'odd\\xff'); open(b'odd\\xff/below', 'w')"
+        )
+        assert sandbox.run(python(script)).wait().outcome == Outcome.SUCCEEDED
+
+        archive, contents = self.kept(sandbox)
+
+        told = {each.name.split("/")[0].split("\\")[0]: each.reason for each in contents.examples}
+        assert told["outside"] == told["folder"] == told["d"] == Reason.SYMLINK
+        assert told["pipe"] == Reason.SPECIAL_FILE
+        assert Reason.HARD_LINK in told.values()
+        # The engine leaves sockets out by itself.
+        assert contents.left_out == len(contents.examples)
+        assert contents.left_out in {10, 11}
+        with driver.start(spec, sandbox_id=str(uuid4())) as other:
+            other.restore(archive)
+            names = {entry.name for entry in other.list_files(depth=3)}
+            assert names == {"good", "d", "first", "out"}
+            assert other.read_file("good") == b"fine"
+
+    @pytest.mark.parametrize(
+        ("script", "limits"),
+        [
+            ("open('big', 'wb').write(bytes(2_000_000))", {"total_bytes": 1_000_000}),
+            ("open('holes', 'wb').truncate(50_000_000)", {"total_bytes": 1_000_000}),
+            ("[open(f'{n}', 'w') for n in range(60)]", {"count": 50}),
+            ("[os.symlink('x', f'{n}') for n in range(60)]", {"count": 50}),
+            ("[os.makedirs('d/' * n) for n in range(1, 60)]", {"count": 50}),
+        ],
+    )
+    def test_a_workspace_over_the_limit_is_refused_and_stays_as_it_is(
+        self, sandbox, script, limits
+    ):
+        sandbox.put_files({"a": b"1"})
+        assert sandbox.run(python(f"import os; {script}")).wait().outcome == Outcome.SUCCEEDED
+
+        with pytest.raises(SnapshotTooLarge):
+            self.kept(sandbox, **limits)
+
+        sandbox.resume()
+        assert sandbox.read_file("a") == b"1"
+
+    def test_what_a_store_gives_back_is_checked_before_any_of_it_is_written(
+        self, sandbox, tmp_path
+    ):
+        outside = tmp_path / "outside"
+        outside.mkdir()
+        archive = hostile_archive(str(outside))
+
+        contents = sandbox.restore(archive)
+
+        assert contents.count == 1
+        assert contents.left_out == 7
+        assert {entry.name for entry in sandbox.list_files()} == {"good", "out"}
+        assert list(outside.iterdir()) == []
+
     # --- a program that stays ---
 
     def test_a_program_can_be_spoken_to_for_as_long_as_it_runs(self, sandbox):
@@ -707,6 +916,39 @@ class SandboxDriverContract:
             assert [ended.outcome for ended in results] == [Outcome.SUCCEEDED] * 2
             assert time.monotonic() - started < 3.8
             assert [entry.name for entry in other.list_files()] == ["out"]
+
+
+def ticks_of(word: str) -> int:
+    """Processor time of the process of this host that has the word among its arguments."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it ended while we looked
+            words = path.read_bytes()
+            if word.encode() in words and words.startswith(b"python3\0"):
+                fields = path.with_name("stat").read_bytes().rpartition(b") ")[2].split()
+                return int(fields[11]) + int(fields[12])
+    return 0
+
+
+def hostile_archive(outside: str) -> io.BytesIO:
+    """What no snapshot of ours holds: ways out of the folder it is extracted into."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+
+        def add(name: str, kind: bytes, target: str = "") -> None:
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname, member.mode = kind, target, 0o6777
+            archive.addfile(member)
+
+        add("good", tarfile.REGTYPE)
+        add("good", tarfile.REGTYPE)
+        add("link", tarfile.SYMTYPE, outside)
+        add("link/made", tarfile.REGTYPE)
+        add("../made", tarfile.REGTYPE)
+        add(f"{outside}/made", tarfile.REGTYPE)
+        add("device", tarfile.CHRTYPE)
+        add("hard", tarfile.LNKTYPE, "/etc/passwd")
+    packed.seek(0)
+    return packed
 
 
 def found_by(driver: SandboxDriver) -> frozenset[str]:

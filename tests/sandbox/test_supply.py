@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from threading import Barrier
 from uuid import uuid4
@@ -19,6 +20,7 @@ from tests.contracts.engine import IMAGE
 from tests.contracts.sandbox_driver import becomes_true, found_by, said, sh
 from tests.factories import make_worker
 from workers import reaper
+from workers.sandbox import base
 from workers.sandbox.errors import SandboxError
 from workers.sandbox.profiles import Profile, Warm
 from workers.supply import Supply, mould
@@ -44,10 +46,16 @@ class Host:
         return self.profile.spec(wanted, most_egress=EgressMode.OPEN)
 
     def sandbox(self, **wanted):
-        return self.supply.sandbox(self.spec(**wanted), a_use())
+        return used(self.supply, self.spec(**wanted), a_use())
 
     def waiting(self) -> list[Sandbox]:
         return list(Sandbox.objects.filter(state=SandboxState.WARM))
+
+
+@contextmanager
+def used(supply: Supply, spec: base.SandboxSpec, use: tracking.Use) -> Iterator[base.Sandbox]:
+    with supply.hold(spec, use) as held, held.awake() as sandbox:
+        yield sandbox
 
 
 def a_use() -> tracking.Use:
@@ -160,7 +168,7 @@ def test_what_a_version_reaches_is_no_part_of_the_kind_but_needs_a_fresh_one(hos
 
     assert mould(reaching) == mould(one.spec())
     # The suite's driver has no folder for ways out, so a fresh start says so; a warm one would not.
-    with pytest.raises(SandboxError, match="ways out"), one.supply.sandbox(reaching, a_use()):
+    with pytest.raises(SandboxError, match="ways out"), used(one.supply, reaching, a_use()):
         raise AssertionError("not reached")
     assert len(one.waiting()) == 1
 

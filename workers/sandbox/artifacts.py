@@ -138,7 +138,7 @@ def as_regex(pattern: str) -> str:
     """
     if pattern.endswith("/"):
         pattern += "**"
-    if fault := _name_fault(pattern, length=255):
+    if fault := name_fault(pattern, length=255):
         raise ValueError(f"the artifact pattern {pattern!r} is refused: {fault.value}")
     if pattern.count("**") > 2 or pattern.count("*") > 8:
         raise ValueError(f"the artifact pattern {pattern!r} has too many stars")
@@ -153,7 +153,7 @@ def as_regexes(patterns: Collection[str]) -> dict[str, str]:
     return {pattern: as_regex(pattern) for pattern in patterns}
 
 
-def _name_fault(name: str, *, length: int) -> Reason | None:
+def name_fault(name: str, *, length: int) -> Reason | None:
     """What makes a name unfit to be stored, shown in a page, or offered for download."""
     if len(name) > length:
         return Reason.NAME_TOO_LONG
@@ -165,7 +165,7 @@ def _name_fault(name: str, *, length: int) -> Reason | None:
     return None
 
 
-def _shown(name: str) -> str:
+def shown(name: str) -> str:
     readable = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in readable)[:300]
 
@@ -263,13 +263,13 @@ class _Collector:
             self._reject(name, reason)
 
     def _reject(self, name: str, reason: Reason) -> None:
-        self.rejections.append(Rejection(name=_shown(name), reason=reason))
+        self.rejections.append(Rejection(name=shown(name), reason=reason))
         if len(self.rejections) > self.limits.count + _REJECTIONS_BEYOND_COUNT:
             raise SandboxProtocolError(detail="it refuses artifacts without end")
 
     def _refusal(self, name: str, size: int) -> Reason | None:
         return (
-            _name_fault(name, length=self.limits.name_length)
+            name_fault(name, length=self.limits.name_length)
             or self._unexpected(name)
             or self._over_limit(size)
         )

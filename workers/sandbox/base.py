@@ -14,7 +14,7 @@ from datetime import timedelta
 from enum import StrEnum
 from math import isfinite
 from types import TracebackType
-from typing import Final, Self
+from typing import IO, Final, Self
 
 from workers.sandbox.artifacts import ArtifactLimits, ArtifactSink, Collected
 from workers.sandbox.channel import Channel
@@ -28,6 +28,7 @@ from workers.sandbox.errors import (
     SandboxKilled,
     SandboxSpecInvalid,
 )
+from workers.sandbox.snapshots import Contents, Sink, SnapshotLimits
 
 #: Given the ids of all sandboxes found, those still in use. Asked after looking, because a sandbox
 #: that started in between would otherwise look like an orphan.
@@ -282,6 +283,8 @@ class Sandbox(ABC):
     image: str
     #: How people and engines name it: a container id, or a process id.
     handle: str
+    #: Whether its workspace began with what was kept of another.
+    is_restored: bool = False
 
     @abstractmethod
     def put_files(self, files: Mapping[str, bytes], *, mode: int = 0o644) -> None:
@@ -329,6 +332,29 @@ class Sandbox(ABC):
     @abstractmethod
     def traffic(self) -> Traffic | None:
         """What went through its way out so far; None where it has none."""
+
+    @abstractmethod
+    def pause(self) -> None:
+        """Stop everything in it where it stands. It takes no processor time and keeps its memory.
+
+        Clocks go on: a deadline may be over when it goes on. Only ``resume``, ``snapshot``, ``kill`` and
+        ``destroy`` are of use to a paused one. Pausing twice is pausing once.
+        """
+
+    @abstractmethod
+    def resume(self) -> None:
+        """Go on where it stood. Does nothing to one that is not paused."""
+
+    @abstractmethod
+    def snapshot(self, sink: Sink, *, limits: SnapshotLimits | None = None) -> Contents:
+        """Write the workspace as an archive; see ``workers.sandbox.snapshots``.
+
+        It is paused meanwhile and stays so, whatever happens. Raises ``SnapshotTooLarge``.
+        """
+
+    @abstractmethod
+    def restore(self, archive: IO[bytes]) -> Contents:
+        """Fill the workspace with what a snapshot holds, before anything was run in it."""
 
     @abstractmethod
     def kill(self) -> None:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from threading import Lock
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import docker
 from docker.errors import APIError, NotFound
@@ -50,6 +50,7 @@ from workers.sandbox.errors import (
     SandboxLost,
     SandboxProtocolError,
     SandboxUnavailable,
+    WorkspaceFull,
 )
 from workers.sandbox.session import Session
 from workers.sandbox.supervised import OUT_FOLDER, SupervisedSandbox
@@ -72,6 +73,7 @@ _MIB: Final = 1024 * 1024
 _OLDEST_ENGINE: Final = (20, 10, 10)  # older ones refuse clone3 and break new C libraries
 _REMOVAL_TRIES: Final = 60
 _REMOVAL_PAUSE_S: Final = 0.05
+_NO_ROOM: Final = "no space left"
 _OOM_PATIENCE_S: Final = 0.5
 _DOOR_PATIENCE_S: Final = 20.0
 _OOM_ANSWER_S: Final = 3
@@ -237,7 +239,13 @@ class DockerDriver(SandboxDriver):
             self._remove_quietly(sandbox_id)
             raise
         sandbox = DockerSandbox(
-            session, driver=self, sandbox_id=sandbox_id, image=image, handle=handle, door=door
+            session,
+            driver=self,
+            spec=spec,
+            sandbox_id=sandbox_id,
+            image=image,
+            handle=handle,
+            door=door,
         )
         try:
             session.greet(env=_environment(door), rlimits={}, folders=[OUT_FOLDER], own_cgroup=True)
@@ -306,6 +314,29 @@ class DockerDriver(SandboxDriver):
             except APIError as error:
                 if error.status_code != HTTPStatus.CONFLICT:  # it does not run any more
                     raise
+
+    def pause(self, sandbox_id: str) -> None:
+        with self._engine() as api, _ended_otherwise():
+            api.pause(self._name(sandbox_id))
+
+    def resume(self, sandbox_id: str) -> None:
+        with self._engine() as api, _ended_otherwise():
+            api.unpause(self._name(sandbox_id))
+
+    def pack(self, sandbox_id: str) -> Iterator[bytes]:
+        """The workspace as the engine's own archive. It takes links as links, and needs nobody inside."""
+        with self._engine() as api, _ended_otherwise():
+            pieces, _ = api.get_archive(self._name(sandbox_id), f"{WORKSPACE}/.")
+            yield from pieces
+
+    def unpack(self, sandbox_id: str, archive: IO[bytes]) -> None:
+        with self._engine() as api:
+            try:
+                api.put_archive(self._name(sandbox_id), WORKSPACE, archive)
+            except APIError as error:
+                if _NO_ROOM in engine.one_line(error):
+                    raise WorkspaceFull(path=".") from error
+                raise
 
     def remove(self, sandbox_id: str) -> None:
         """Remove the container and its volume, as often as the engine says "not yet"."""
@@ -470,6 +501,7 @@ class DockerSandbox(SupervisedSandbox):
         session: Session,
         *,
         driver: DockerDriver,
+        spec: SandboxSpec,
         sandbox_id: str,
         image: str,
         handle: str,
@@ -479,6 +511,7 @@ class DockerSandbox(SupervisedSandbox):
             session, sandbox_id=sandbox_id, workspace=WORKSPACE, image=image, handle=handle
         )
         self._driver = driver
+        self._user = spec.user
         self._door = door
 
     def watch_egress(self, tell: Callable[[Denial], None]) -> None:
@@ -490,6 +523,23 @@ class DockerSandbox(SupervisedSandbox):
 
     def attach(self, command: Command) -> Channel:
         return self._driver.attach(self.id, command, environment=_environment(self._door))
+
+    @property
+    def _owner(self) -> tuple[int, int]:
+        user, _, group = self._user.partition(":")
+        return int(user), int(group)
+
+    def _freeze(self) -> None:
+        self._driver.pause(self.id)
+
+    def _thaw(self) -> None:
+        self._driver.resume(self.id)
+
+    def _pack(self) -> Iterator[bytes]:
+        return self._driver.pack(self.id)
+
+    def _unpack(self, archive: IO[bytes]) -> None:
+        self._driver.unpack(self.id, archive)
 
     def _end(self) -> None:
         self._driver.kill(self.id)
@@ -519,6 +569,17 @@ def _own_socket(attached: Any) -> socket.socket:
         return socket.socket(fileno=os.dup(attached.fileno()))
     finally:
         attached._response.close()  # noqa: SLF001 - the client library keeps it nowhere else
+
+
+@contextmanager
+def _ended_otherwise() -> Iterator[None]:
+    """A container that is not there, or does not run, has ended; the engine itself is well."""
+    try:
+        yield
+    except APIError as error:
+        if error.status_code in {HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT}:
+            raise SandboxLost(detail=engine.one_line(error)) from error
+        raise
 
 
 def _removed(api: docker.APIClient, name: str) -> bool:

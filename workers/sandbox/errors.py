@@ -196,3 +196,15 @@ class ArtifactRejected(SandboxError):
     title = "Artifact rejected"
     status = HTTPStatus.UNPROCESSABLE_ENTITY
     template = "The artifact {name!r} was rejected: {reason} ({count} rejected in all)."
+
+
+class SnapshotTooLarge(SandboxError):
+    """The workspace is more than may be kept of it. The sandbox stays as it was: paused."""
+
+    code = "snapshot_too_large"
+    title = "Snapshot too large"
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+    template = (
+        "The workspace cannot be kept: its {what} is over the limit. "
+        "Leave less in it, or raise AOS_SANDBOX_SNAPSHOT_MB."
+    )

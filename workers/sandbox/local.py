@@ -9,6 +9,7 @@ else: memory and processes are not counted for all of a sandbox together, and pr
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import resource
@@ -17,19 +18,22 @@ import signal
 import socket
 import subprocess
 import sys
+import tarfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from apps.sandboxes.types import EgressMode
 from workers.sandbox.base import Command, Finding, Keep, SandboxDriver, SandboxSpec, checked_id
 from workers.sandbox.channel import Channel
 from workers.sandbox.egress.policy import Denial
 from workers.sandbox.errors import (
+    FileRefused,
     LocalSandboxRefused,
     SandboxExists,
+    SandboxLost,
     SandboxUnavailable,
 )
 from workers.sandbox.session import Session
@@ -204,6 +208,36 @@ class LocalSandbox(SupervisedSandbox):
     def traffic(self) -> None:
         return None
 
+    @property
+    def _owner(self) -> tuple[int, int]:
+        return os.getuid(), os.getgid()
+
+    def _freeze(self) -> None:
+        """Stop again until nothing new appears: what was not stopped yet may have forked."""
+        stopped: set[int] = set()
+        for _ in range(_END_TRIES):
+            if self._process.poll() is not None:
+                raise SandboxLost(detail="its supervisor ended")
+            fresh = set(self._processes()) - stopped
+            if not fresh:
+                return
+            _signal_all(fresh, signal.SIGSTOP)
+            stopped |= fresh
+        raise SandboxUnavailable(driver="local", detail="its processes cannot be stopped.")
+
+    def _thaw(self) -> None:
+        _signal_all(self._processes(), signal.SIGCONT)
+
+    def _processes(self) -> list[int]:
+        roots = [process.pid for process in (self._process, *self._attached)]
+        return [*roots, *(pid for root in roots for pid in _below(root))]
+
+    def _pack(self) -> Iterator[bytes]:
+        return _packed(Path(self.workspace))
+
+    def _unpack(self, archive: IO[bytes]) -> None:
+        _unpacked(archive, Path(self.workspace))
+
     def _end(self) -> None:
         is_alive = self._process.poll() is None
         _end_all(self._home, self._process.pid if is_alive else None)
@@ -221,6 +255,68 @@ class LocalSandbox(SupervisedSandbox):
 
     def _saw_out_of_memory(self) -> bool:
         return False  # a resource limit makes the allocation fail instead
+
+
+def _signal_all(pids: Iterable[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
+
+
+def _packed(root: Path) -> Iterator[bytes]:
+    """A folder as a tar stream, link as link. Nothing in it moves: its processes are stopped."""
+    with tarfile.open(fileobj=io.BytesIO(), mode="w") as describing:
+        for path in _walked(root):
+            header = describing.gettarinfo(path, arcname=str(path.relative_to(root)))
+            if header is None:  # a socket
+                header = tarfile.TarInfo(str(path.relative_to(root)))
+                header.type = tarfile.FIFOTYPE
+            yield header.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+            if header.isreg():
+                yield from _content(path, header.size)
+    yield bytes(2 * tarfile.BLOCKSIZE)
+
+
+def _walked(root: Path) -> Iterator[Path]:
+    def refuse(error: OSError) -> None:
+        raise FileRefused(path=str(error.filename), detail=str(error.strerror)) from error
+
+    for folder, names, files in os.walk(root, onerror=refuse):
+        names.sort()
+        for name in sorted([*names, *files]):
+            yield Path(folder, name)
+
+
+def _content(path: Path, size: int) -> Iterator[bytes]:
+    try:
+        file = path.open("rb")
+    except PermissionError as error:
+        raise FileRefused(path=path.name, detail=str(error.strerror)) from error
+    with file:
+        left = size
+        while left and (data := file.read(min(left, _MIB))):
+            left -= len(data)
+            yield data
+    yield bytes(left + -size % tarfile.BLOCKSIZE)
+
+
+def _unpacked(archive: IO[bytes], root: Path) -> None:
+    """Extract a checked archive: folders and plain files only, each below a folder it brings."""
+    folders: list[tuple[Path, int]] = []
+    with tarfile.open(fileobj=archive, mode="r:") as members:
+        for member in members:
+            path = root / member.name
+            if member.isdir():
+                path.mkdir(exist_ok=True)
+                folders.append((path, member.mode))
+                continue
+            with path.open("xb") as file, members.extractfile(member) or io.BytesIO() as content:
+                shutil.copyfileobj(content, file)
+                os.fchmod(file.fileno(), member.mode)
+            os.utime(path, (member.mtime, member.mtime))
+    # Last, because a folder may lock its owner out.
+    for path, mode in reversed(folders):
+        path.chmod(mode)
 
 
 def _found_wall() -> str:

@@ -6,13 +6,14 @@ A driver adds how its sandbox is ended and removed, and what it has seen of the 
 from __future__ import annotations
 
 import logging
+import tempfile
 import time
 from abc import abstractmethod
-from collections.abc import Collection, Generator, Mapping
+from collections.abc import Collection, Generator, Iterator, Mapping
 from threading import Lock
-from typing import Final
+from typing import IO, Final
 
-from workers.sandbox import artifacts, protocol
+from workers.sandbox import artifacts, protocol, snapshots
 from workers.sandbox.artifacts import ArtifactLimits, ArtifactSink, Collected
 from workers.sandbox.base import (
     Command,
@@ -25,6 +26,7 @@ from workers.sandbox.base import (
 )
 from workers.sandbox.errors import SandboxError, SandboxKilled, SandboxLost
 from workers.sandbox.session import CommandOverdue, Session
+from workers.sandbox.snapshots import Contents, Sink, SnapshotLimits
 
 logger = logging.getLogger(__name__)
 
@@ -40,9 +42,17 @@ class SupervisedSandbox(Sandbox):
         self.workspace = workspace
         self.image = image
         self.handle = handle
-        self._session = session
+        self._line = session
         self._ending = Lock()
         self._is_gone = False
+        self._is_paused = False
+
+    @property
+    def _session(self) -> Session:
+        """The line to the supervisor, which answers only while it is not paused."""
+        if self._is_paused:
+            raise RuntimeError("The sandbox is paused: resume it first.")
+        return self._line
 
     @abstractmethod
     def _end(self) -> None:
@@ -51,6 +61,27 @@ class SupervisedSandbox(Sandbox):
     @abstractmethod
     def _remove(self) -> None:
         """Remove every trace. Raises ``SandboxError`` if it cannot."""
+
+    @abstractmethod
+    def _freeze(self) -> None:
+        """Stop every process where it stands."""
+
+    @abstractmethod
+    def _thaw(self) -> None:
+        """Let every process go on."""
+
+    @abstractmethod
+    def _pack(self) -> Iterator[bytes]:
+        """The workspace of a paused sandbox as a tar stream, read from outside, following no link."""
+
+    @abstractmethod
+    def _unpack(self, archive: IO[bytes]) -> None:
+        """Extract a checked archive into the workspace."""
+
+    @property
+    @abstractmethod
+    def _owner(self) -> tuple[int, int]:
+        """Whose the files of the workspace are, as numbers of user and group."""
 
     @abstractmethod
     def _saw_out_of_memory(self) -> bool:
@@ -135,8 +166,34 @@ class SupervisedSandbox(Sandbox):
         pieces = self._session.archive(OUT_FOLDER, list(regexes.values()), limits)
         return artifacts.collect(pieces, regexes=regexes, limits=limits, sink=sink)
 
+    def pause(self) -> None:
+        with self._ending:
+            if not self._is_paused:
+                self._freeze()
+                self._is_paused = True
+
+    def resume(self) -> None:
+        with self._ending:
+            if self._is_paused:
+                self._thaw()
+                self._is_paused = False
+
+    def snapshot(self, sink: Sink, *, limits: SnapshotLimits | None = None) -> Contents:
+        self.pause()
+        return snapshots.copy(self._pack(), sink, limits=limits or SnapshotLimits())
+
+    def restore(self, archive: IO[bytes]) -> Contents:
+        pieces = iter(lambda: archive.read(snapshots.PIECE), b"")
+        # Checked once more, as a whole, before any of it is written: a store is a place others reach.
+        with tempfile.TemporaryFile() as checked:
+            restored = snapshots.copy(pieces, checked, limits=snapshots.RESTORED, owner=self._owner)
+            checked.seek(0)
+            self._unpack(checked)
+        self.is_restored = True
+        return restored
+
     def kill(self) -> None:
-        self._session.cut()
+        self._line.cut()
         try:
             self._end()
         except SandboxError as error:
@@ -146,7 +203,7 @@ class SupervisedSandbox(Sandbox):
         with self._ending:
             if self._is_gone:
                 return
-            self._session.close()
+            self._line.close()
             try:
                 self._remove()
             except SandboxError as error:

@@ -49,6 +49,8 @@ SCRIPT_SPEC: Final[dict[str, Any]] = {
         "timeout_s": {"type": "integer", "minimum": 1, "maximum": 86400},
         "total_deadline_s": {"type": "integer", "minimum": 1, "maximum": 2592000},
         "output_limit_bytes": {"type": "integer", "minimum": 1024, "maximum": 10485760},
+        # The next attempt begins with the workspace as this one left it, on whatever host.
+        "keep_workspace": {"type": "boolean"},
         "retry": RETRY_SCHEMA,
         "requires": labels.SCHEMA,
         "sandbox": {

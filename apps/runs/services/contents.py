@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 SQL: Final = sql.load("apps.runs.sql", "contents.sql")
 #: Models whose rows refer to contents by ``sha256``; runs do so in their spec besides.
-REFERRERS: Final = frozenset({"runs.Artifact", "projects.WorkspaceFile"})
+REFERRERS: Final = frozenset({"runs.Artifact", "projects.WorkspaceFile", "sandboxes.Sandbox"})
 
 _AT_ONCE: Final = 500
 _LOOK_EVERY_S: Final = 0.2

@@ -8,9 +8,10 @@ from typing import Final
 from uuid import UUID
 
 from django.db import transaction
+from django.db.models import Case, Value, When
 
 from apps.core import clock, sql
-from apps.sandboxes.models import Sandbox
+from apps.sandboxes.models import Sandbox, SandboxQuerySet
 from apps.sandboxes.types import SandboxState
 
 SQL: Final = sql.load("apps.sandboxes.sql", "warm.sql")
@@ -103,6 +104,74 @@ def written_off(pks: Collection[UUID]) -> list[UUID]:
     """Which of these are over by somebody else's word: a reaper thought their worker dead."""
     over = Sandbox.objects.filter(pk__in=pks, state__in=[SandboxState.GONE, SandboxState.FAILED])
     return list(over.values_list("pk", flat=True))
+
+
+def paused(pk: UUID) -> bool:
+    """Note that it stands still. False when the row was written off meanwhile."""
+    held = Sandbox.objects.filter(pk=pk, state__in=[SandboxState.CLAIMED, SandboxState.SERVING])
+    return bool(held.update(state=SandboxState.PAUSED, paused_at=clock.now()))
+
+
+def resumed(pk: UUID) -> bool:
+    """Note that it goes on as what it was. False when the row was written off: then it must not."""
+    return bool(
+        Sandbox.objects.filter(pk=pk, state=SandboxState.PAUSED).update(
+            state=Case(
+                When(run_id=None, then=Value(SandboxState.SERVING)),
+                default=Value(SandboxState.CLAIMED),
+            ),
+            paused_at=None,
+        )
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """What was put away of a sandbox: its archive in the store of contents, and what is in it."""
+
+    sha256: str
+    snapshot_size: int
+    snapshot_files: int
+    snapshot_left_out: int
+
+
+@transaction.atomic
+def put_away(pk: UUID, kept: Kept) -> bool:
+    """Note that only the workspace is left of a paused sandbox; what was kept of earlier ones goes.
+
+    False when the sandbox is not ours to keep: it was written off, or a later attempt has begun. One
+    that is behind must not leave the run an older workspace than it has.
+    """
+    row = Sandbox.objects.select_for_update().filter(pk=pk, state=SandboxState.PAUSED).first()
+    if row is None or row.run_id is None:
+        return False
+    of_run = Sandbox.objects.filter(organization_id=row.organization_id, run_id=row.run_id)
+    if of_run.filter(attempt__gt=row.attempt).exists():
+        return False
+    Sandbox.objects.filter(pk=pk).update(state=SandboxState.SNAPSHOTTED, **asdict(kept))
+    discard(of_run.exclude(pk=pk))
+    return True
+
+
+def kept_of(use: Use) -> Sandbox | None:
+    """The last of a run's sandboxes that was put away, if there is one."""
+    of_run = Sandbox.objects.filter(organization_id=use.organization_id, run_id=use.run_id)
+    return of_run.put_away().order_by("-attempt", "-id").first()
+
+
+def restored(pk: UUID, *, kept: Sandbox) -> None:
+    """Note whose workspace a sandbox began with. That one stays: this one may be lost."""
+    Sandbox.objects.filter(pk=pk).update(restored_from=kept.pk)
+
+
+@transaction.atomic
+def discard(sandboxes: SandboxQuerySet) -> int:
+    """Let go of workspaces that were put away; the store removes them when nobody else refers to them.
+
+    What somebody else looks at is passed over.
+    """
+    found = sandboxes.put_away().select_for_update(skip_locked=True).values("pk")
+    return Sandbox.objects.filter(pk__in=found).update(state=SandboxState.GONE, gone_at=clock.now())
 
 
 def gone(pk: UUID) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from threading import Barrier
 from uuid import uuid4
@@ -12,12 +15,14 @@ from uuid import uuid4
 import pytest
 from django.db import IntegrityError, connection, transaction
 
-from apps.core import clock
-from apps.runs.services import dispatch, leadership, leases
+from apps.core import blobs, clock
+from apps.runs.models import Run
+from apps.runs.services import contents, dispatch, leadership, leases
+from apps.runs.types import RunState
 from apps.sandboxes.models import Sandbox
 from apps.sandboxes.services import tracking
 from apps.sandboxes.types import TRANSITIONS, SandboxState
-from tests.factories import make_run, make_worker
+from tests.factories import make_run, make_worker, unwatched
 from workers import reaper
 
 
@@ -157,10 +162,13 @@ def test_the_trigger_allows_exactly_the_table_of_transitions(old, new):
     row = tracking.opening(MAKE, a_holder(), a_use())
     nobodys = {"run_id": None, "organization_id": None}
     somebodys = {"run_id": uuid4(), "organization_id": uuid4()}
-    begins_empty = old == "warm" or (old, new) == ("creating", "warm")
+    empty = {("creating", "warm"), ("creating", "serving"), ("paused", "serving")}
+    begins_empty = old in {"warm", "serving"} or (old, new) in empty
+    content = {"sha256": "0" * 64} if "snapshotted" in {old, new} else {}
     with past_triggers():
-        Sandbox.objects.filter(pk=row.pk).update(state=old, **(nobodys if begins_empty else {}))
-    also = nobodys if new == "warm" else somebodys if (old, new) == ("warm", "claimed") else {}
+        began = content | (nobodys if begins_empty else {})
+        Sandbox.objects.filter(pk=row.pk).update(state=old, **began)
+    also = somebodys if (old, new) == ("warm", "claimed") else {}
     change = lambda: Sandbox.objects.filter(pk=row.pk).update(state=new, **also)  # noqa: E731
 
     if old == new or new in TRANSITIONS.get(SandboxState(old), ()):
@@ -239,3 +247,200 @@ def test_a_running_attempts_sandbox_is_spared_until_its_process_is_known_to_be_g
     reaper.sweep(Empty())
     row.refresh_from_db()
     assert row.state == SandboxState.FAILED
+
+
+# --- paused, and put away ---
+
+KEPT = tracking.Kept(sha256="a" * 64, snapshot_size=10, snapshot_files=1, snapshot_left_out=0)
+
+
+def opened(use=None, holder=None) -> Sandbox:
+    row = tracking.opening(MAKE, holder or a_holder(), use or a_use())
+    assert tracking.opened(row, container_id="c", image="sha256:1")
+    return row
+
+
+def put_away(use=None, kept=KEPT, **fields) -> Sandbox:
+    row = opened(use, **fields)
+    assert tracking.paused(row.pk)
+    assert tracking.put_away(row.pk, kept)
+    return row
+
+
+def old_content() -> str:
+    content = blobs.put([b"workspace"], limit=100).sha256
+    then = (clock.now() - timedelta(days=2)).timestamp()
+    os.utime(blobs.configured()._path(content), (then, then))
+    return content
+
+
+def end(run) -> None:
+    with unwatched():
+        Run.objects.filter(pk=run.pk).update(state=RunState.CANCELLED, finished_at=clock.now())
+
+
+def state_of(row) -> str:
+    return Sandbox.objects.get(pk=row.pk).state
+
+
+@pytest.mark.django_db
+def test_what_stood_still_goes_on_as_what_it_was():
+    claimed = opened()
+    serving = tracking.opening(MAKE, a_holder(), None)
+    assert tracking.serving(serving, container_id="c", image="sha256:1")
+
+    for row, was in ((claimed, SandboxState.CLAIMED), (serving, SandboxState.SERVING)):
+        assert tracking.paused(row.pk)
+        assert state_of(row) == SandboxState.PAUSED
+        assert tracking.resumed(row.pk)
+        assert state_of(row) == was
+
+
+@pytest.mark.django_db
+def test_what_was_written_off_neither_stands_still_nor_goes_on_nor_is_kept():
+    running, standing = opened(), opened()
+    tracking.paused(standing.pk)
+    for row in (running, standing):
+        tracking.failed(row.pk)
+
+    assert not tracking.paused(running.pk)
+    assert not tracking.resumed(standing.pk)
+    assert not tracking.put_away(standing.pk, KEPT)
+
+
+@pytest.mark.django_db
+def test_only_what_stands_still_is_put_away_and_only_with_its_content():
+    running, standing = opened(), opened()
+    tracking.paused(standing.pk)
+
+    assert not tracking.put_away(running.pk, KEPT)
+    with pytest.raises(IntegrityError, match="put_away_has_content"), transaction.atomic():
+        Sandbox.objects.filter(pk=standing.pk).update(state="snapshotted")
+
+
+@pytest.mark.django_db
+def test_what_was_put_away_does_not_change():
+    row = put_away()
+
+    with pytest.raises(IntegrityError, match="does not change"), transaction.atomic():
+        Sandbox.objects.filter(pk=row.pk).update(sha256="b" * 64)
+    tracking.gone(row.pk)
+    tracking.failed(row.pk)
+    assert state_of(row) == SandboxState.SNAPSHOTTED
+
+
+@pytest.mark.django_db
+def test_the_last_attempts_workspace_is_the_runs_and_others_go():
+    first = a_use()
+    second = replace(first, attempt=2)
+    old, strange = put_away(first), put_away()
+    assert tracking.kept_of(first).pk == old.pk
+
+    new = put_away(second)
+
+    assert tracking.kept_of(first).pk == new.pk
+    assert (state_of(old), state_of(strange)) == (SandboxState.GONE, SandboxState.SNAPSHOTTED)
+    assert tracking.kept_of(replace(first, organization_id=uuid4())) is None
+
+
+@pytest.mark.django_db
+def test_who_is_behind_leaves_the_run_no_older_workspace():
+    first = a_use()
+    behind = opened(first)
+    tracking.paused(behind.pk)
+    opened(replace(first, attempt=2))
+
+    assert not tracking.put_away(behind.pk, KEPT)
+
+    assert tracking.kept_of(first) is None
+
+
+@pytest.mark.django_db
+def test_what_was_put_away_is_spared_until_its_run_has_ended():
+    run, ended = make_run(), make_run()
+    rows = [put_away(a_use(run_id=each.public_id)) for each in (run, ended)]
+    rows.append(put_away())  # of a run that is not there any more
+    end(ended)
+
+    reaper.sweep(Empty())
+
+    assert [state_of(row) for row in rows] == [
+        *(SandboxState.SNAPSHOTTED, SandboxState.GONE, SandboxState.GONE),
+    ]
+
+
+@pytest.mark.django_db
+def test_the_sandbox_behind_what_was_put_away_is_the_reapers():
+    row = put_away(a_use(run_id=make_run().public_id))
+
+    assert str(row.pk) not in tracking.alive_ids()
+
+
+@pytest.mark.django_db
+def test_what_stands_still_for_a_dead_process_is_written_off():
+    node = make_worker()
+    serving = tracking.opening(MAKE, a_holder(incarnation=node.incarnation), None)
+    tracking.serving(serving, container_id="c", image="sha256:1")
+    tracking.paused(serving.pk)
+    attempts = opened()
+    tracking.paused(attempts.pk)
+
+    reaper.sweep(Empty())
+    assert (state_of(serving), state_of(attempts)) == (SandboxState.PAUSED, SandboxState.FAILED)
+
+    type(node).objects.filter(pk=node.pk).update(gone_at=clock.now())
+    reaper.sweep(Empty())
+    assert state_of(serving) == SandboxState.FAILED
+
+
+@pytest.mark.django_db
+def test_the_content_is_kept_for_as_long_as_it_is_put_away():
+    row = put_away(a_use(run_id=make_run().public_id), replace(KEPT, sha256=old_content()))
+
+    assert contents.remove_unreferred().count == 0
+
+    with pytest.MonkeyPatch.context() as patch:
+        # The sabotage: a retention that does not ask these rows removes what is still needed.
+        query = str(contents.SQL["referred"])
+        without = re.sub(r"\n   OR EXISTS \(SELECT FROM sandboxes_sandbox.*", "", query)
+        patch.setattr(contents, "SQL", {**contents.SQL, "referred": without})
+        assert contents.remove_unreferred().count == 1
+    assert state_of(row) == SandboxState.SNAPSHOTTED
+
+
+@pytest.mark.django_db
+def test_the_content_goes_when_the_run_has_ended():
+    content, run = old_content(), make_run()
+    row = put_away(a_use(run_id=run.public_id), replace(KEPT, sha256=content))
+
+    end(run)
+    reaper.sweep(Empty())
+
+    assert state_of(row) == SandboxState.GONE
+    assert contents.remove_unreferred().count == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_many_at_once_leave_each_run_exactly_one_workspace():
+    uses = [a_use() for _ in range(10)]
+    threads = 5
+    start = Barrier(threads)
+
+    def keep(attempt):
+        start.wait()
+        kept = 0
+        for use in uses:
+            row = opened(replace(use, attempt=attempt))
+            tracking.paused(row.pk)
+            kept += tracking.put_away(row.pk, KEPT)
+        connection.close()
+        return kept
+
+    with ThreadPoolExecutor(threads) as pool:
+        kept = sum(pool.map(keep, range(1, threads + 1)))
+
+    assert 10 <= kept <= 50
+    for use in uses:
+        assert tracking.kept_of(use).attempt == threads
+        rows = Sandbox.objects.filter(run_id=use.run_id)
+        assert list(rows.put_away().values_list("attempt", flat=True))[:1] == [threads]
