@@ -60,6 +60,7 @@ MIDDLEWARE = [
     "apps.core.middleware.TenancyMiddleware",
     "apps.core.middleware.TraceMiddleware",
     "apps.identity.middleware.DenialMiddleware",
+    "apps.core.middleware.MemoryMiddleware",
     "apps.core.metrics.MetricsMiddleware",
     "apps.core.headers.HeadersMiddleware",
     "django.middleware.security.SecurityMiddleware",

@@ -8,7 +8,7 @@ from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.http import HttpRequest, HttpResponseBase
 from opentelemetry import trace
 
-from apps.core import tenancy, tracing
+from apps.core import memory, tenancy, tracing
 
 Answer = Callable[[HttpRequest], Awaitable[HttpResponseBase]]
 
@@ -53,4 +53,21 @@ class TenancyMiddleware:
             # The ASGI application has done it already, for the answer's body as well.
             return await self.get_response(request)
         with tenancy.nobody():
+            return await self.get_response(request)
+
+
+class MemoryMiddleware:
+    """Let the request remember what it has asked once. The body of a stream is made after it, and asks
+    anew."""
+
+    async_capable = True
+    sync_capable = False
+
+    def __init__(self, get_response: Answer) -> None:
+        self.get_response = get_response
+        if iscoroutinefunction(get_response):
+            markcoroutinefunction(self)
+
+    async def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        with memory.kept():
             return await self.get_response(request)

@@ -3,7 +3,7 @@ tokens."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Final, Self
+from typing import ClassVar, Final, Self
 
 from django.contrib.auth.hashers import check_password
 from django.contrib.auth.models import AbstractUser, UserManager
@@ -120,8 +120,9 @@ class User(AbstractUser):
         return "".join(part[0] for part in parts[:2]).upper()
 
 
-class _AnyOf(Func):
-    """``column = ANY (array)``. Beside an OR, this uses an index; ``IN (SELECT ...)`` reads every row."""
+class AnyOf(Func):
+    """``column = ANY (array)``. This uses an index, beside an OR as well; ``IN (SELECT ...)`` may read
+    every row."""
 
     template = "%(expressions)s)"
     arg_joiner = " = ANY ("
@@ -139,7 +140,7 @@ class BindingQuerySet(models.QuerySet["Binding"]):
             return self.none()
         joined = user.departments.through.objects.filter(user_id=user.pk).values("department_id")
         return self.filter(
-            Q(user=user) | Q(_AnyOf("department_id", ArraySubquery(joined))),
+            Q(user=user) | Q(AnyOf("department_id", ArraySubquery(joined))),
             Q(expires_at=None) | Q(expires_at__gt=Now()),
             organization=user.organization_id,
         )
@@ -165,6 +166,9 @@ class Binding(BaseModel):
     scope = models.CharField(max_length=16, choices=Scope)
     # By value: projects, agents and runs live in storeys above.
     scope_id = models.UUIDField()
+    # The key by which runs are listed, for a role over a run: a trigger writes it, so that the newest of
+    # very many are found without reading runs.
+    run_key = models.BigIntegerField(null=True, editable=False)
     expires_at = models.DateTimeField(null=True, blank=True)
     reason = models.CharField(max_length=200, blank=True)
     # The provider's group that gives this role, and takes it; empty for what people grant.
@@ -440,23 +444,6 @@ def reaching(
         if ref is not None:
             condition |= Q(Exists(held.filter(scope=scope, scope_id=OuterRef(ref))))
     return condition
-
-
-# Of somebody with more bindings than this, ids are left to PostgreSQL.
-_LISTED: Final = 500
-
-
-def reach_of(user: User, *, role: Role = Role.VIEWER) -> dict[Scope, Any]:
-    """The ids of what this person holds at least ``role`` over, by kind of place; for long tables.
-
-    Lists where it can be: from the ids PostgreSQL tells whether to walk the newest rows until a page is
-    full, or to fetch a few by index. Of somebody with very many, subqueries.
-    """
-    held = Binding.objects.of(user).filter(role__in=at_least(role))
-    found = list(held.values_list("scope", "scope_id")[: _LISTED + 1])
-    if len(found) > _LISTED:
-        return {scope: held.filter(scope=scope).values("scope_id") for scope in Scope}
-    return {scope: [pk for where, pk in found if where == scope] for scope in Scope}
 
 
 class Installation(models.Model):

@@ -1,4 +1,8 @@
-"""May this actor do this here? The one place that answers, from the one matrix."""
+"""May this actor do this here? The one place that answers, from the one matrix.
+
+In a web request what a person holds is read at the first question and remembered for the next ones
+(``apps.core.memory``); everywhere else each question is asked of the database.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +12,11 @@ from uuid import UUID
 from django.db.models import Q
 
 from apps.core.errors import NotAllowed
-from apps.identity import denials
+from apps.identity import denials, holdings
 from apps.identity.actor import Actor
 from apps.identity.errors import ScopeMissing, StepUpRequired
-from apps.identity.matrix import MATRIX
+from apps.identity.holdings import Holding
+from apps.identity.matrix import MATRIX, Rule
 from apps.identity.models import Binding, BindingQuerySet, User
 from apps.identity.types import RANK, Place, Role, Scope, at_least
 
@@ -30,7 +35,21 @@ def allows(
     and its agent too: a binding over any of the three will do.
     """
     where = {Scope.PROJECT: project_id, Scope.AGENT: agent_id, Scope.RUN: run_id}
-    return _granting(by, action, where).exists()
+    held = holdings.remembered(by.user)
+    if held is None:
+        return _granting(by, action, where).exists()
+    return any(_grants(one, MATRIX[action], where) for one in held)
+
+
+def _grants(held: Holding, rule: Rule, where: dict[Scope, UUID | None]) -> bool:
+    """As ``_granting`` asks PostgreSQL, of a binding at hand. tests/db/core/test_reach.py holds the two
+    together."""
+    if RANK[Role(held.role)] < RANK[rule.role]:
+        return False
+    if rule.anywhere or held.scope == Scope.ORGANIZATION:
+        return True
+    scope = Scope(held.scope)
+    return scope in rule.over and where[scope] == held.scope_id
 
 
 def _granting(by: Actor, action: str, where: dict[Scope, UUID | None]) -> BindingQuerySet:
@@ -48,8 +67,11 @@ def _granting(by: Actor, action: str, where: dict[Scope, UUID | None]) -> Bindin
 def may_enter(by: Actor, action: str) -> bool:
     """Whether the person holds the role where it can grant the action: enough to ask, not to see."""
     rule = MATRIX[action]
-    held = Binding.objects.of(by.user).filter(role__in=at_least(rule.role))
-    return held.filter(scope__in=rule.over).exists()
+    held = holdings.remembered(by.user)
+    if held is None:
+        bindings = Binding.objects.of(by.user).filter(role__in=at_least(rule.role))
+        return bindings.filter(scope__in=rule.over).exists()
+    return any(RANK[Role(one.role)] >= RANK[rule.role] and one.scope in rule.over for one in held)
 
 
 def require(
@@ -104,6 +126,7 @@ def require_scope(by: Actor, action: str) -> None:
 
 
 # --- who stands where -----------------------------------------------------------------------------
+# Asked behind locks, about what may have changed a moment ago: always of the database.
 
 
 def standing(user: User) -> int:

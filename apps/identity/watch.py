@@ -16,7 +16,7 @@ from django.conf import settings
 from django.contrib import auth
 from django.http import HttpRequest
 
-from apps.core import tenancy
+from apps.core import memory, tenancy
 from apps.core.errors import NotAllowed
 from apps.identity import denials, policy
 from apps.identity.actor import Actor
@@ -39,6 +39,7 @@ class Watch:
 
     def holds(self) -> bool:
         """Whether the actor would be let in now. What was withdrawn meanwhile is a refusal on record."""
+        memory.forget()
         with tenancy.organization(self.organization_id), denials.recorded():
             return self._holds()
 

@@ -18,10 +18,12 @@ from django.db.models.functions import Now
 
 from apps.agents.models import Agent, AgentVersion
 from apps.core.models import BaseModel, uuid7
-from apps.identity.models import User, reach_of, reaching
-from apps.identity.types import Scope
+from apps.identity.models import User, reaching
 from apps.projects.models import Project
-from apps.runs import limit_models  # noqa: F401  # Django finds its tables by this module
+from apps.runs import (
+    limit_models,  # noqa: F401  # Django finds its tables by this module
+    reach,
+)
 from apps.runs.fleet_models import WorkerNode
 from apps.runs.kin_models import Bounded
 from apps.runs.types import (
@@ -56,16 +58,7 @@ def _in_state(state: str) -> Q:
 
 class RunQuerySet(models.QuerySet["Run"]):
     def visible_to(self, user: User) -> Self:
-        mine = self.filter(organization_id=user.organization_id)
-        held = reach_of(user)
-        if held[Scope.ORGANIZATION]:
-            return mine
-        versions = AgentVersion.objects.filter(agent__in=held[Scope.AGENT])
-        return mine.filter(
-            Q(project__in=held[Scope.PROJECT])
-            | Q(agent_version__in=list(versions.values_list("pk", flat=True)))
-            | Q(public_id__in=held[Scope.RUN])
-        )
+        return self.filter(reach.condition(user), organization_id=user.organization_id)
 
     def open(self) -> Self:
         return self.exclude(_FINAL)

@@ -131,6 +131,9 @@ def readers(scene: Scene, bindings: int) -> dict[str, User]:
         "one project": scene.reader(projects[:1]),
         f"{bindings:,} runs here and there": scene.reader(runs[:: len(runs) // bindings]),
         f"the {bindings:,} oldest runs": scene.reader(runs[:bindings]),
+        f"one project, and the {bindings:,} oldest runs": scene.reader(
+            [*projects[:1], *runs[:bindings]]
+        ),
         "the oldest run": scene.reader(runs[:1]),
         "nothing": scene.reader([]),
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from apps.core import doorbell, redaction, sql, tracing
+from apps.core import doorbell, memory, redaction, sql, tracing
 from apps.events.models import AuditEntry, OutboxEntry
 from apps.events.services import changes
 from apps.events.types import ActorRef, EventType, Severity, Subject
@@ -51,6 +51,7 @@ def audit(
     under ``changes``. Secrets are hidden in all of it.
     """
     sql.require_transaction("outbox.audit")
+    memory.forget()
     told = {name: redaction.value(name, given) for name, given in (detail or {}).items()}
     if changed := changes.between(before, after):
         told["changes"] = changed

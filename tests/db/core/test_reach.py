@@ -6,18 +6,22 @@ import random
 from datetime import timedelta
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
-from apps.core import clock
-from apps.identity import models as identity
-from apps.identity import policy
+from apps.core import clock, memory
+from apps.identity import holdings, policy
 from apps.identity.actor import Actor
+from apps.identity.matrix import MATRIX
 from apps.identity.models import Binding, Department
 from apps.identity.types import Role, Scope
 from apps.projects.models import Project
 from apps.runs.models import Run
+from tests.faces import api
 from tests.factories import (
     make_actor,
     make_agent,
+    make_binding,
     make_organization,
     make_project,
     make_run,
@@ -80,15 +84,24 @@ def bind_at_random(user, runs, dice):
         )
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("limit", [500, 0], ids=["ids in a list", "ids left to PostgreSQL"])
-def test_lists_and_the_matrix_agree_on_every_pair(runs, dice, monkeypatch, limit):
-    monkeypatch.setattr(identity, "_LISTED", limit)
+@pytest.fixture
+def people(runs, dice):
     homes = [runs[0].project.organization, runs[-1].project.organization]
-    differ, seen = [], 0
+    made = []
     for number in range(PEOPLE):
         user = make_user(organization=homes[number % 2], is_active=number % 10 != 9)
         bind_at_random(user, runs, dice)
+        made.append(user)
+    return made
+
+
+# With the lower limits nearly all hold "very many", a few of them over wider places as well.
+@pytest.mark.slow
+@pytest.mark.parametrize("limit", [500, 1, 0])
+def test_lists_and_the_matrix_agree_on_every_pair(runs, people, monkeypatch, limit):
+    monkeypatch.setattr(holdings, "_LISTED", limit)
+    differ, seen = [], 0
+    for user in people:
         listed = set(Run.objects.visible_to(user))
         projects = set(Project.objects.visible_to(user))
         for run in runs:
@@ -100,6 +113,55 @@ def test_lists_and_the_matrix_agree_on_every_pair(runs, dice, monkeypatch, limit
 
     assert differ == []
     assert 0 < seen < PEOPLE * len(runs)
+
+
+def test_what_a_request_remembers_answers_like_the_database(runs, people):
+    """Every action of the matrix, asked of each person about places of all kinds, both ways."""
+    homes = {runs[0].organization_id, runs[-1].organization_id}
+    places = [{}, *(run.place for run in runs[:: RUNS // 10])]
+    places += [{"project_id": run.project_id} for run in runs[:: RUNS // 5]]
+    places += [{"agent_id": run.agent_version.agent_id} for run in runs[:: RUNS // 5]]
+
+    def answers():
+        for user in people:
+            by = Actor(user=user)
+            for action in MATRIX:
+                yield policy.may_enter(by, action)
+                yield from (policy.allows(by, action, **place) for place in places)
+
+    assert len(homes) == 2
+    asked = list(answers())
+    with memory.kept(), CaptureQueriesContext(connection) as queries:
+        remembered = list(answers())
+
+    assert remembered == asked
+    assert 0 < sum(asked) < len(asked)
+    assert len(queries) <= len(people)
+
+
+@pytest.mark.parametrize("wide", [False, True], ids=["runs alone", "and a project"])
+def test_of_very_many_single_runs_each_page_is_the_newest_that_are_left(runs, wide, monkeypatch):
+    monkeypatch.setattr(holdings, "_LISTED", 2)
+    mine = [run for run in runs if run.organization_id == runs[0].organization_id]
+    project = mine[0].project
+    user = make_user(organization=project.organization)
+    for run in mine[1::2]:
+        make_binding(user, Role.VIEWER, run)
+    if wide:
+        make_binding(user, Role.VIEWER, project)
+    bound = {run.pk for run in mine[1::2]}
+    expected = [run for run in mine if run.pk in bound or (wide and run.project == project)]
+    expected.sort(key=lambda run: -run.pk)
+
+    client, cursor, listed = api(user), "", []
+    while cursor is not None:
+        answer = client.get("/api/runs", {"limit": 3} | ({"cursor": cursor} if cursor else {}))
+        listed += [row["id"] for row in answer.json()["results"]]
+        cursor = answer.json()["next"]
+    states = client.get("/api/runs", {"state": "queued", "limit": 200}).json()["results"]
+
+    assert listed == [str(run.public_id) for run in expected]
+    assert [row["id"] for row in states] == listed
 
 
 def may(user, action, run):
