@@ -14,8 +14,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
+from uuid import UUID
 
 from django.conf import settings
 from django.utils.module_loading import import_string
@@ -24,8 +26,9 @@ from apps.core import failpoints, tracing
 from apps.core.errors import AosError
 from apps.core.failpoints import Place
 from apps.runs.errors import LeaseLost
-from apps.runs.services import leases
-from apps.runs.types import Entry, EventKind, Failure, Lease, Report, RunState, Started
+from apps.runs.models import Run
+from apps.runs.services import children, leases
+from apps.runs.types import FINAL, Entry, EventKind, Failure, Lease, Report, RunState, Started
 from workers import ends
 from workers.node import Node, Task
 from workers.runlog import RunLog
@@ -42,6 +45,9 @@ _LINE_LIMIT: Final = 16 * 1024
 _SUMMARY_LIMIT: Final = 2000
 _FACTS_LIMIT: Final = 30
 _TEXT_LIMIT: Final = 500
+# How often a function that waits for its children looks at them: often at first.
+_WAIT_S: Final = 0.05
+_LONGEST_WAIT_S: Final = 1.0
 
 
 class FunctionFailed(AosError):
@@ -60,10 +66,34 @@ class BadResult(AosError):
     template = "The function's result {why}."
 
 
+class Stopped(AosError):
+    code = "stopped"
+    template = "The run was stopped while it waited for its children."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Child:
+    """A run that a function has started, as it stood when it was looked at."""
+
+    id: str
+    state: str
+    result: dict[str, Any] | None = None
+    error: dict[str, Any] | None = None
+
+    @property
+    def is_over(self) -> bool:
+        return self.state in FINAL
+
+    @property
+    def succeeded(self) -> bool:
+        return self.state == RunState.SUCCEEDED
+
+
 class Call:
     """What a function is called with."""
 
     def __init__(self, started: Started, task: Task) -> None:
+        self._started = started
         self.input: dict[str, Any] = started.spec["input"]
         self.run_id = str(started.public_id)
         self.attempt = started.attempt
@@ -78,6 +108,40 @@ class Call:
         """Add a line to the run's log."""
         payload = {"level": level, "source": "function", "text": _printable(text)[:_LINE_LIMIT]}
         self._task.log.add([Entry(kind=EventKind.LOG, payload=payload)])
+
+    def start(self, agent: str, input: dict[str, Any], *, key: str, **more: Any) -> Child:  # noqa: A002
+        """Start a child of this run: a run of another agent, in the name of who submitted this one.
+
+        The same key gives the same child, when the function is called again too. ``more``: priority, queue,
+        timeout_s, total_deadline_s, labels, requires, concurrency_key, on_parent_end (see ``children.Wish``).
+        """
+        run = children.start(
+            self._started, children.Wish(agent=agent, input=input, **more), key=key
+        )
+        self.log(f"Child {key}: {run.name} ({run.public_id})")
+        return _child(run)
+
+    def look(self, *those: Child) -> list[Child]:
+        """The same children as they stand now."""
+        return [_child(run) for run in children.look(self._started, [UUID(c.id) for c in those])]
+
+    def wait(self, *those: Child) -> list[Child]:
+        """Wait until all of these children have ended. The slot and all limits stay taken meanwhile.
+
+        Raises ``Stopped`` when this run is cancelled, lost or drained; then the function should end.
+        """
+        pause = _WAIT_S
+        while not self.is_stopped:
+            found = self.look(*those)
+            if all(child.is_over for child in found):
+                return found
+            time.sleep(pause)
+            pause = min(_LONGEST_WAIT_S, 1.5 * pause)
+        raise Stopped
+
+
+def _child(run: Run) -> Child:
+    return Child(id=str(run.public_id), state=run.state, result=run.result, error=run.error)
 
 
 Function = Callable[[Call], dict[str, Any] | None]

@@ -347,6 +347,9 @@ AOS_QUEUE_LIMIT = env.integer("AOS_QUEUE_LIMIT", default=1_000_000, minimum=1)
 AOS_TOTAL_DEADLINE = timedelta(
     seconds=env.integer("AOS_TOTAL_DEADLINE_SECONDS", default=0, minimum=0)
 )
+# So many generations of children below a run that has no parent, and so many runs in all.
+AOS_CHILD_DEPTH = env.integer("AOS_CHILD_DEPTH", default=5, minimum=0)
+AOS_CHILDREN = env.integer("AOS_CHILDREN", default=1000, minimum=0)
 # What agents of kind function may call: name=module:attribute, one word each, importable by workers.
 AOS_FUNCTIONS = {"aos.echo": "workers.functions:echo"} | env.pairs("AOS_FUNCTIONS", default="")
 # Months of the runs' logs that are kept beside the one we are in; 0 keeps all.

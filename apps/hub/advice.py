@@ -137,7 +137,7 @@ _KNOWN: Final[Mapping[str, tuple[str, str]]] = {
     ),
 }
 # Somebody wanted it so; there is nothing to explain or repair.
-_NO_FAULT: Final = frozenset({"cancelled", "skipped"})
+_NO_FAULT: Final = frozenset({"cancelled", "skipped", "parent_ended"})
 _AGAIN: Final = "This can pass by itself: run it again."
 _LOOK: Final = "Look at the last lines of the log, then change the input or the agent."
 

@@ -32,7 +32,7 @@ from apps.identity.models import User
 from apps.projects.models import Project, WorkspaceFile
 from apps.projects.services import files as project_files
 from apps.runs.models import Artifact, Run
-from apps.runs.services import control, dependencies, queues, submission
+from apps.runs.services import control, dependencies, kin, queues, submission
 from apps.runs.types import RunState, TaskSpec
 
 _STREAM_PAGE: Final = 60
@@ -437,6 +437,7 @@ def _story(user: User, run: Run) -> dict[str, Any]:
         "inputs": _inputs(run),
         "earlier": _earlier_runs(user, run),
         "links": dependencies.around(run, to=user) if run.linked else {},
+        "family": kin.family(run, to=user) if run.kin else None,
     }
 
 

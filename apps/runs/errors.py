@@ -49,6 +49,42 @@ class LetterSettled(RunError):
     template = "This dead letter was {how} before. Run it again if you want another."
 
 
+class ParentIsOver(RunError):
+    code = "parent_is_over"
+    title = "The parent is over"
+    status = HTTPStatus.CONFLICT
+    template = "The parent is {state}: it gets no more children. Submit the run by itself."
+
+
+class TooDeep(RunError):
+    code = "children_too_deep"
+    title = "Too many generations"
+    status = HTTPStatus.CONFLICT
+    template = (
+        "There may be {most} generations of children below a run, and as many are there. Ask the "
+        "operator to raise AOS_CHILD_DEPTH."
+    )
+
+
+class TooManyChildren(RunError):
+    code = "too_many_children"
+    title = "Too many children"
+    status = HTTPStatus.CONFLICT
+    template = (
+        "There may be {most} runs below one that has no parent, and as many are there, ended ones "
+        "among them. Ask the operator to raise AOS_CHILDREN."
+    )
+
+
+class ChildKeyReused(RunError):
+    code = "child_key_reused"
+    title = "The key of a child reused"
+    status = HTTPStatus.CONFLICT
+    template = (
+        "The run has another child under the key {key!r}. Give each of them a key of its own."
+    )
+
+
 class BulkIsOver(RunError):
     code = "bulk_act_is_over"
     title = "The bulk act is over"

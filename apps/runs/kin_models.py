@@ -1,10 +1,13 @@
-"""What bounds a run as a whole, however often it is tried: the moment by which it must have ended."""
+"""What bounds a run as a whole, however often it is tried, and the runs that it has started."""
 
 from __future__ import annotations
 
 from datetime import datetime
 
 from django.db import models
+from django.db.models import F, Q
+
+from apps.runs.types import OnParentEnd
 
 
 class Bounded(models.Model):
@@ -16,6 +19,10 @@ class Bounded(models.Model):
     total_deadline = models.DateTimeField(null=True)
     # What was asked for, until it is stored: the database counts from its own clock.
     total_deadline_s: int | None = None
+    # What bounds that in turn: the total deadline of the parent.
+    latest_end: datetime | None = None
+    # Has a parent, or children: triggers set it and look no further where it is false.
+    kin = models.BooleanField(db_default=False)
 
     class Meta:
         abstract = True
@@ -45,3 +52,46 @@ class RunDeadline(models.Model):
 
     def __str__(self) -> str:
         return f"{self.run_id} ends by {self.at}"
+
+
+class ChildRun(models.Model):
+    """What a run is to the run that started it. Triggers refuse whatever would not be a tree."""
+
+    run = models.OneToOneField(
+        "runs.Run", on_delete=models.CASCADE, primary_key=True, related_name="child_of"
+    )
+    parent = models.ForeignKey("runs.Run", on_delete=models.CASCADE, related_name="children")
+    # The one run of the tree that has no parent.
+    root = models.ForeignKey("runs.Run", on_delete=models.CASCADE, related_name="descendants")
+    # 1 for a child of the root.
+    depth = models.PositiveSmallIntegerField()
+    # The parent's own name for it: attempts that ask again get the same child. Empty is none.
+    key = models.CharField(max_length=200, blank=True, db_default="")
+    # What was asked for under the key.
+    fingerprint = models.CharField(max_length=64, blank=True, db_default="")
+    on_parent_end = models.CharField(max_length=8, choices=OnParentEnd)
+    # Since when it must end because its parent has, or is to be cancelled; the leader sees to it.
+    doomed_at = models.DateTimeField(null=True)
+
+    class Meta:
+        db_table = "runs_child"
+        ordering = ["run_id"]
+        constraints = [
+            models.CheckConstraint(
+                name="runs_child_of_an_earlier_run", condition=Q(parent__lt=F("run"))
+            ),
+            models.CheckConstraint(
+                name="runs_child_not_too_deep", condition=Q(depth__gte=1, depth__lte=32)
+            ),
+            models.UniqueConstraint(
+                name="runs_child_once_under_a_key", fields=["parent", "key"], condition=~Q(key="")
+            ),
+        ]
+        indexes = [
+            models.Index(
+                fields=["run"], name="runs_child_doomed", condition=Q(doomed_at__isnull=False)
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.run_id} is a child of {self.parent_id}"

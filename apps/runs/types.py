@@ -144,6 +144,9 @@ class RunFilter:
     trace_id: str | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None
+    # Its children, or all that descend from it.
+    parent: UUID | None = None
+    root: UUID | None = None
 
     @property
     def lookups(self) -> dict[str, Any]:
@@ -156,6 +159,8 @@ class RunFilter:
             "trace_id": self.trace_id,
             "created_at__gte": self.created_after,
             "created_at__lt": self.created_before,
+            "child_of__parent__public_id": self.parent,
+            "child_of__root__public_id": self.root,
         }
         return {lookup: value for lookup, value in given.items() if value is not None}
 
@@ -165,7 +170,7 @@ class RunFilter:
     @classmethod
     def from_json(cls, stored: Mapping[str, str]) -> RunFilter:
         values: dict[str, Any] = dict(stored)
-        for name in ("project_id", "agent_id"):
+        for name in ("project_id", "agent_id", "parent", "root"):
             if name in values:
                 values[name] = UUID(values[name])
         for name in ("created_after", "created_before"):
@@ -343,6 +348,13 @@ class Need:
     run: UUID | None = None
     item: int | None = None
     on_failure: OnFailure = OnFailure.FAIL
+
+
+class OnParentEnd(models.TextChoices):
+    """What becomes of a child when its parent ends, however it ends, or is to be cancelled."""
+
+    CANCEL = "cancel", "it is cancelled"
+    LEAVE = "leave", "it goes on"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ from apps.identity.models import ApiToken, Organization, User
 from apps.identity.services import proposals, tokens
 from apps.identity.types import Role
 from apps.projects.models import Project
+from apps.runs.kin_models import ChildRun
 from apps.runs.models import Run
 from apps.runs.services import limits
 from tests.factories import (
@@ -31,6 +32,7 @@ from tests.factories import (
     make_service_account,
     make_token,
     make_user,
+    unwatched,
 )
 from tests.support.stand_in import StandIn, artifact
 
@@ -93,6 +95,11 @@ def make_world(word: str) -> World:
             )
         elif run == failed:
             stand_in.fail("command_failed", f"{word} failed")
+    child = submit()
+    with unwatched():
+        ChildRun.objects.create(
+            run=child, parent=waiting, root=waiting, depth=1, on_parent_end="leave"
+        )
     # Others than those who ask: who takes rights away from himself would ask no further.
     guest = make_user(organization=organization, username=f"{word}-guest")
     robot = make_service_account(organization=organization, username=f"{word}-robot")
@@ -112,6 +119,8 @@ def make_world(word: str) -> World:
         project=project,
         words={
             "run_id": [str(run.public_id) for run in (done, failed, running, waiting)],
+            "parent": [str(waiting.public_id), str(done.public_id)],
+            "root": [str(waiting.public_id)],
             "project": [project.slug, str(project.pk)],
             "agent": [agent.slug, str(agent.pk)],
             "number": ["1", "2"],

@@ -20,5 +20,20 @@ def picky(call: Call) -> None:
         raise ValueError(f"{number} is refused")
 
 
+def parent(call: Call) -> dict[str, Any]:
+    """Start ``width`` children of the same kind, ``depth`` generations deep, and wait for them."""
+    if not call.input["depth"]:
+        time.sleep(call.input.get("for_s", 0))
+        return {"facts": {"runs": 1}}
+    below = call.input | {"depth": call.input["depth"] - 1}
+    started = [
+        call.start(call.input["agent"], below, key=f"child-{number}")
+        for number in range(call.input["width"])
+    ]
+    ended = call.wait(*started)
+    assert all(child.succeeded for child in ended), ended
+    return {"facts": {"runs": 1 + sum(child.result["facts"]["runs"] for child in ended)}}
+
+
 def slow(call: Call) -> None:
     time.sleep(call.input["for_s"])

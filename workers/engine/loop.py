@@ -32,6 +32,7 @@ from apps.runs.services import (
     firing,
     fleet,
     leadership,
+    orphans,
     recovery,
     retention,
     withdrawal,
@@ -266,7 +267,7 @@ class Engine:
         silence_counts = now - self._healthy_since >= settings.AOS_WORKER_TTL.total_seconds()
         returned = dispatch.hand_back_overdue()
         expired = recovery.expire_queued(seat) + recovery.expire_overdue(seat)
-        fired = firing.fire(seat) + dependencies.end_decided(seat)
+        fired = firing.fire(seat) + dependencies.end_decided(seat) + orphans.end(seat)
         look = withdrawal.sweep(seat, since=self._looked_until)
         self._looked_until = look.until
         done = returned + expired + fired + look.cancelled

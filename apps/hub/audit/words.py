@@ -61,6 +61,7 @@ SENTENCES: Final[Mapping[str, tuple[str, ...]]] = {
     "run.bulk_proceed": ("let a bulk act go on: {verb} {count} runs of {project}",),
     "run.bulk_stop": ("stopped a bulk act: {verb} {count} runs of {project}",),
     "run.cancel": ("asked to cancel the run {resource}",),
+    "run.cancel_children": ("cancelled {count} children of runs that have ended",),
     "run.cancel_many": ("cancelled {count} runs in a bulk act",),
     "run.dependency_failed": ("ended {count} runs that depend on one that did not succeed",),
     "run.dismiss": ("dismissed the dead letter of the run {resource}",),

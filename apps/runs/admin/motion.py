@@ -13,7 +13,7 @@ from django.utils.safestring import SafeString
 from unfold.decorators import display
 
 from apps.identity.adminsite import Window, site
-from apps.runs.kin_models import RunDeadline
+from apps.runs.kin_models import ChildRun, RunDeadline
 from apps.runs.limit_models import Limit
 from apps.runs.models import (
     Artifact,
@@ -50,7 +50,8 @@ class _OfRun(Window):
         | DeadLetter
         | WaitingRun
         | Dependency
-        | RunDeadline,
+        | RunDeadline
+        | ChildRun,
     ) -> SafeString:
         url = reverse("admin:runs_run_change", args=[row.run_id])
         return format_html('<a href="{}">{}</a>', url, row.run.name)
@@ -227,3 +228,16 @@ class RunDeadlineAdmin(_OfRun):
     list_display = ["run_link", "at"]
     list_display_links = ["at"]
     ordering = ["at"]
+
+
+@admin.register(ChildRun, site=site)
+class ChildRunAdmin(_OfRun):
+    """Which run started which, and whether it ends with its parent."""
+
+    icon = "family_history"
+    list_display = ["run_link", "parent", "depth", "key", "on_parent_end", "doomed_at"]
+    list_display_links = ["depth"]
+    list_filter = ["on_parent_end"]
+    list_select_related = ["run", "parent"]
+    search_fields = ["run__name__istartswith", "=key"]
+    ordering = ["-run_id"]

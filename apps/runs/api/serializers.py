@@ -15,6 +15,7 @@ from apps.runs.types import (
     EventKind,
     Need,
     OnFailure,
+    OnParentEnd,
     Priority,
     RunState,
     TaskSpec,
@@ -162,6 +163,16 @@ class SubmissionRequestSerializer(TaskRequestSerializer):
         help_text="Try this version, released or not, instead of the current one; needs "
         "`agent.manage` too.",
     )
+    parent = serializers.UUIDField(  # type: ignore[assignment]  # DRF takes it off the class
+        required=False,
+        help_text="Make it a child of this open run of the project. Its labels, priority and trace are "
+        "the parent's unless it has its own, and it ends no later.",
+    )
+    on_parent_end = serializers.ChoiceField(
+        choices=OnParentEnd.values,
+        default="cancel",
+        help_text="When the parent ends, however it does: `cancel` the child, or `leave` it.",
+    )
 
 
 def task_of(wanted: dict[str, Any]) -> TaskSpec:
@@ -236,6 +247,12 @@ class RunSerializer(serializers.Serializer[Run]):
     created_at = serializers.DateTimeField()
     started_at = serializers.DateTimeField(allow_null=True)
     finished_at = serializers.DateTimeField(allow_null=True)
+    parent = serializers.UUIDField(  # type: ignore[assignment]  # DRF takes it off the class
+        source="parent_public_id", allow_null=True, help_text="The run that started it."
+    )
+    root = serializers.UUIDField(  # type: ignore[assignment]  # DRF takes it off the class
+        source="root_public_id", allow_null=True, help_text="The run at the top of its tree."
+    )
     result = serializers.DictField(allow_null=True)
     error = FailureSerializer(allow_null=True)
     links = serializers.SerializerMethodField()
@@ -265,6 +282,12 @@ class RunFilterSerializer(serializers.Serializer[Any]):
     )
     created_after = serializers.DateTimeField(required=False, help_text="At or after this time.")
     created_before = serializers.DateTimeField(required=False, help_text="Before this time.")
+    parent = serializers.UUIDField(  # type: ignore[assignment]  # DRF takes it off the class
+        required=False, help_text="Children of this run."
+    )
+    root = serializers.UUIDField(  # type: ignore[assignment]  # DRF takes it off the class
+        required=False, help_text="All runs below this one."
+    )
 
 
 class RunEventSerializer(serializers.Serializer[RunEvent]):

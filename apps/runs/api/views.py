@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
-from django.db.models import QuerySet
+from django.db.models import F, QuerySet
 from django.http import HttpResponseBase
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework import serializers
@@ -33,8 +34,9 @@ from apps.runs.api.serializers import (
 )
 from apps.runs.errors import KeyMissing
 from apps.runs.models import Artifact, Run, RunQuerySet
-from apps.runs.services import control, dependencies, letters, submission
-from apps.runs.types import OnFailure
+from apps.runs.services import children, control, dependencies, letters, submission
+from apps.runs.services.kin import Bond
+from apps.runs.types import OnFailure, OnParentEnd, Priority, TaskSpec
 
 _KEY = re.compile(r"[\x21-\x7e]{16,255}")
 KEY_HEADER = OpenApiParameter(
@@ -66,6 +68,10 @@ def visible(request: Request) -> RunQuerySet:
     return (
         Run.objects.visible_to(actor(request).user)
         .select_related("project", "agent_version__agent", "lease")
+        .annotate(
+            parent_public_id=F("child_of__parent__public_id"),
+            root_public_id=F("child_of__root__public_id"),
+        )
         .defer("spec", "trace", "agent_version__spec", "project__description")
     )
 
@@ -90,6 +96,9 @@ def submit(request: Request) -> Response:
     project = find(Project.objects.visible_to(by.user), wanted["project"], what="project")
     agent = find(Agent.objects.visible_to(by.user), wanted["agent"], what="agent")
     task = task_of(wanted)
+    if "parent" in wanted:
+        outcome = _submit_child(request, wanted, project=project, agent=agent, task=task)
+        return accepted(request, outcome)
     if "version" in wanted:
         version = registry.version(agent, wanted["version"])
         outcome = submission.submit_version(
@@ -98,6 +107,26 @@ def submit(request: Request) -> Response:
     else:
         outcome = submission.submit(by=by, project=project, agent=agent, task=task, key=key)
     return accepted(request, outcome)
+
+
+def _submit_child(
+    request: Request, wanted: dict[str, Any], *, project: Project, agent: Agent, task: TaskSpec
+) -> submission.Submission:
+    by = actor(request)
+    parents = Run.objects.visible_to(by.user).select_related(
+        "project", "submitted_by", "agent_version"
+    )
+    parent = find(parents, wanted["parent"], what="run", id_field="public_id")
+    if "priority" not in request.data:
+        task = replace(task, priority=Priority(parent.priority))
+    return children.submit(
+        by=by,
+        bond=Bond(parent=parent, on_parent_end=OnParentEnd(wanted["on_parent_end"])),
+        project=project,
+        agent=registry.version(agent, wanted["version"]) if "version" in wanted else agent,
+        task=task,
+        key=idempotency_key(request),
+    )
 
 
 class RunSubmission(APIView):

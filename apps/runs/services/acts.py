@@ -6,12 +6,14 @@ The actor of such an entry is the whole chain: the person the run works for, its
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from django.db import transaction
 
 from apps.events.services import outbox
 from apps.events.types import ActorRef
 from apps.identity import denials
+from apps.identity.actor import Actor
 from apps.runs.models import Run
 from apps.runs.types import Started
 
@@ -26,6 +28,17 @@ def chain_of(run: Run) -> ActorRef:
         agent_id=run.agent_version.agent_id,
         run_id=run.public_id,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActingRun(Actor):
+    """A run that acts: it may what the person who submitted it may, and the record names the chain."""
+
+    run: Run
+
+    @property
+    def ref(self) -> ActorRef:
+        return chain_of(self.run)
 
 
 @transaction.atomic

@@ -13,7 +13,7 @@ from apps.events.services import outbox
 from apps.identity import policy
 from apps.identity.actor import Actor
 from apps.runs.models import Lane, Run, ScheduledRun, WaitingRun
-from apps.runs.services import figures, limits, pools
+from apps.runs.services import figures, kin, limits, pools
 from apps.runs.services.figures import SQL
 from apps.runs.types import Priority, RunState
 
@@ -62,7 +62,8 @@ def why_waiting(run: Run) -> str:
     if rows[0]["paused"]:
         return f"The queue {run.queue}/{run.get_priority_display()} is paused."
     behind = _behind(int(rows[0]["ahead"]))
-    return limits.why_stopped(run) or _stopped() or pools.why_unserved(run) or behind
+    told = limits.why_stopped(run) or _stopped() or pools.why_unserved(run) or behind
+    return f"{told} {parent}" if (parent := kin.held_by_parent(run)) else told
 
 
 def _needs(run: Run) -> str:

@@ -27,7 +27,8 @@ from apps.identity.actor import Actor
 from apps.projects.models import Project
 from apps.runs.errors import AgentNotReleased, KeyBusy, KeyReused, QueueFull
 from apps.runs.models import IdempotencyKey, Run
-from apps.runs.services import backlog, dependencies, inputs, letters, lifecycle
+from apps.runs.services import backlog, dependencies, inputs, kin, letters, lifecycle
+from apps.runs.services.kin import Bond
 from apps.runs.services.leadership import SQL
 from apps.runs.types import Priority, RunState, TaskSpec
 from apps.sandboxes.services import environments
@@ -51,9 +52,15 @@ class Submission:
 
 @transaction.atomic
 def submit(
-    *, by: Actor, project: Project, agent: Agent, task: TaskSpec, key: str | None = None
+    *,
+    by: Actor,
+    project: Project,
+    agent: Agent,
+    task: TaskSpec,
+    key: str | None = None,
+    under: Bond | None = None,
 ) -> Submission:
-    """Accept a task for an agent's current version.
+    """Accept a task for an agent's current version; ``under`` makes it a child (see ``children``).
 
     With ``key`` (an Idempotency-Key) a repetition returns the run it made the first time. Raises
     ``Invalid`` naming field and rule, ``AgentNotReleased``, ``KeyReused``, ``KeyBusy``,
@@ -61,11 +68,11 @@ def submit(
     """
     _require(by, "run.submit", project=project, agent=agent)
     version = _version(agent, project)
-    fingerprint = _fingerprint(project.pk, agent.pk, asdict(task))
+    fingerprint = _fingerprint(project.pk, agent.pk, asdict(task), *_words(under))
     if key and (earlier := _remember(by, key, fingerprint)):
         return Submission(run=earlier, replayed=True)
     files = inputs.resolve(project, version.spec, task.input)
-    run = _accept(by=by, project=project, version=version, task=task, files=files)
+    run = _accept(by=by, project=project, version=version, task=task, files=files, under=under)
     if key:
         _bind(by, key, run)
     return Submission(run=run, replayed=False)
@@ -73,7 +80,13 @@ def submit(
 
 @transaction.atomic
 def submit_version(
-    *, by: Actor, project: Project, version: AgentVersion, task: TaskSpec, key: str | None = None
+    *,
+    by: Actor,
+    project: Project,
+    version: AgentVersion,
+    task: TaskSpec,
+    key: str | None = None,
+    under: Bond | None = None,
 ) -> Submission:
     """Accept a task for one version of an agent, released or not: to try it before all use it.
 
@@ -84,11 +97,11 @@ def submit_version(
     _require(by, "run.submit", project=project, agent=agent)
     policy.require(by, "agent.manage", agent_id=agent.pk)
     _require_own(agent, project)
-    fingerprint = _fingerprint("version", project.pk, version.pk, asdict(task))
+    fingerprint = _fingerprint("version", project.pk, version.pk, asdict(task), *_words(under))
     if key and (earlier := _remember(by, key, fingerprint)):
         return Submission(run=earlier, replayed=True)
     files = inputs.resolve(project, version.spec, task.input)
-    run = _accept(by=by, project=project, version=version, task=task, files=files)
+    run = _accept(by=by, project=project, version=version, task=task, files=files, under=under)
     if key:
         _bind(by, key, run)
     return Submission(run=run, replayed=False)
@@ -374,14 +387,20 @@ def _accept(
     task: TaskSpec,
     files: Sequence[dict[str, Any]],
     rerun_of: Run | None = None,
+    under: Bond | None = None,
 ) -> Run:
     run = _new_run(
         by=by, project=project, version=version, task=task, files=files, rerun_of=rerun_of
     )
     slug = version.agent.slug
     needs = dependencies.Needs(by, [task]).of(task)
+    if under:
+        kin.inherit(run, under.parent)
+        kin.lock(under, also=[on.pk for on, _ in needs])
     backlog.require_room(run.organization_id, more=1)
     _store([run], by=by)
+    if under:
+        kin.tie(run, under)
     if needs:
         dependencies.hold([(run, needs)])
     outbox.audit(
@@ -389,7 +408,8 @@ def _accept(
         "run.rerun" if rerun_of else "run.submit",
         resource_type="run",
         resource_id=run.public_id,
-        detail={"agent": slug, "version": version.number, "project": project.slug},
+        detail={"agent": slug, "version": version.number, "project": project.slug}
+        | ({"parent": str(under.parent.public_id)} if under else {}),
     )
     return run
 
@@ -445,6 +465,7 @@ def _store(runs: Sequence[Run], *, by: Actor) -> None:
         | {
             "place": place,
             "total_deadline_s": run.total_deadline_s,
+            "latest_end": run.latest_end,
             "due_at": run.run_at if run.run_at and run.run_at > now else None,
             "event_id": uuid7(),
             "line": line,
@@ -523,6 +544,10 @@ def _retry(wanted: dict[str, Any], version: AgentVersion) -> dict[str, Any]:
 def _fingerprint(*parts: object) -> str:
     text = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _words(under: Bond | None) -> tuple[str, ...]:
+    return (str(under.parent.public_id), under.on_parent_end) if under else ()
 
 
 def _remember(by: Actor, key: str, fingerprint: str) -> Run | None:

@@ -37,14 +37,14 @@ INSERT INTO runs_run (public_id, organization_id, project_id, agent_version_id, 
 SELECT public_id, organization_id, project_id, agent_version_id, submitted_by_id, rerun_of_id, name,
        queue, priority, spec, retry, labels, concurrency_key, trace, trace_id, 'queued', run_at,
        queue_deadline,
-       greatest(run_at, clock_timestamp()) + make_interval(secs => total_deadline_s),
+       least(greatest(run_at, clock_timestamp()) + make_interval(secs => total_deadline_s), latest_end),
        timeout_s, requires, pool_gate, 0, 0, ''
   FROM jsonb_to_recordset(%(runs)s::jsonb) AS r (
        place int, public_id uuid, organization_id uuid, project_id uuid, agent_version_id uuid,
        submitted_by_id uuid, rerun_of_id bigint, name text, queue text, priority smallint, spec jsonb,
        retry jsonb, labels jsonb, concurrency_key text, trace jsonb, trace_id text,
-       run_at timestamptz, queue_deadline timestamptz, total_deadline_s int, timeout_s int,
-       requires jsonb, pool_gate uuid)
+       run_at timestamptz, queue_deadline timestamptz, total_deadline_s int,
+       latest_end timestamptz, timeout_s int, requires jsonb, pool_gate uuid)
  ORDER BY place
 RETURNING id, public_id, created_at, total_deadline;
 

@@ -22,6 +22,7 @@ from apps.identity.adminsite import site
 from apps.identity.models import Proposal, ProviderAccount, SignIn, User
 from apps.identity.types import Role
 from apps.projects.models import Project
+from apps.runs.kin_models import ChildRun
 from apps.runs.limit_models import Limit
 from apps.runs.models import Artifact, BulkAct, Run, ScheduleFire
 from apps.runs.services import gates
@@ -149,6 +150,18 @@ def make_stage(password: str) -> Stage:
         input={"file": "data.csv"},
     )
     make_worker(labels={"zone": "eu"})
+    runs["child"] = make_run(
+        project=project, agent=agent, by=by, labels={"team": "a"}, input={"file": "data.csv"}
+    )
+    with unwatched():
+        ChildRun.objects.create(
+            run=runs["child"],
+            parent=runs["waiting"],
+            root=runs["waiting"],
+            depth=1,
+            key="first",
+            on_parent_end="cancel",
+        )
     artifacts = [
         make_artifact(runs["done"], name=f"file-{number}", content=b"x")
         for number in range(len(CONTENTS))

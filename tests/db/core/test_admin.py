@@ -16,7 +16,7 @@ from apps.identity.adminsite import Window, site
 from apps.identity.models import Binding, Department
 from apps.identity.services import proposals
 from apps.runs.fleet_models import Leader
-from apps.runs.kin_models import RunDeadline
+from apps.runs.kin_models import ChildRun, RunDeadline
 from apps.runs.limit_models import Limit
 from apps.runs.models import (
     Attempt,
@@ -86,6 +86,7 @@ def furnish(organization):
     Dependency.objects.create(run=held, on=ready, on_failure="fail")
     WaitingRun.objects.create(run=held, open=1)
     RunDeadline.objects.create(run=held, at=Now())
+    ChildRun.objects.create(run=held, parent=ready, root=ready, depth=1, on_parent_end="cancel")
     ScheduledRun.objects.create(run=later, due_at=Now())
     RunLease.objects.create(
         run=run,

@@ -41,6 +41,7 @@ UNWATCHED = {
     "runs_bucket": "the same",
     "runs_waiting": "the same",
     "runs_deadline": "the same",
+    "runs_child": "the same",
     "runs_dependency": "named when a run is born, which is watched; never changed",
     "runs_pace": "what workers measured",
     "runs_attempt": "the same",

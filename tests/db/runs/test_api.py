@@ -75,6 +75,8 @@ def test_a_submitted_run_is_stored_before_it_is_acknowledged(cast, project, agen
         "created_at",
         "started_at",
         "finished_at",
+        "parent",
+        "root",
         "result",
         "error",
         "links",
