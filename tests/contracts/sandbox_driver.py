@@ -14,7 +14,7 @@ import tarfile
 import threading
 import time
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -69,6 +69,29 @@ class MemoryWriter:
 
     def discard(self) -> None:
         self._sink.discarded.append(self._name)
+
+
+class CountingSink:
+    """Keeps nothing but the number of bytes; does what it is told after the first of them."""
+
+    def __init__(self, *, after_first: Callable[[], object] = lambda: None) -> None:
+        self._after_first = after_first
+        self.size = 0
+        self.was_discarded = False
+
+    def open(self, name: str, *, size: int) -> CountingSink:
+        return self
+
+    def write(self, data: bytes) -> None:
+        is_first = not self.size
+        self.size += len(data)
+        if is_first:
+            self._after_first()
+
+    def keep(self, *, sha256: str) -> None: ...
+
+    def discard(self) -> None:
+        self.was_discarded = True
 
 
 def sh(script: str, **bounds) -> Command:
@@ -422,6 +445,53 @@ class SandboxDriverContract:
         assert sandbox.read_file("a/b/c.bin", limit=4 * MIB) == data
         assert sandbox.read_file("empty") == b""
         assert said(sandbox, Command(argv=("cat", "ünïcode name"))) == "u"
+
+    def test_much_goes_in_and_comes_out_without_filling_the_worker(self, sandbox):
+        data = os.urandom(40 * MIB)
+        digest = hashlib.sha256(data).hexdigest()
+        sink = CountingSink()
+        tracemalloc.start()
+
+        sandbox.put_files({"out/much": data})
+        put = tracemalloc.get_traced_memory()[1]
+        tracemalloc.reset_peak()
+        found = sandbox.collect(["much"], sink=sink)
+
+        collected = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert [(item.size, item.sha256) for item in found.artifacts] == [(40 * MIB, digest)]
+        assert sink.size == 40 * MIB
+        assert max(put, collected) < 3 * MIB
+        assert said(sandbox, sh("sha256sum < out/much")).split()[0] == digest
+
+    def test_a_kill_while_a_file_comes_out_ends_it_promptly(self, sandbox):
+        sandbox.put_files({"out/much": bytes(40 * MIB)})
+        killed = CountingSink(after_first=sandbox.kill)
+        started = time.monotonic()
+
+        with pytest.raises(SandboxKilled):
+            sandbox.collect(["much"], sink=killed)
+
+        assert killed.was_discarded
+        assert killed.size < 40 * MIB
+        assert time.monotonic() - started < 5
+        with pytest.raises(SandboxKilled):
+            sandbox.ping()
+
+    def test_a_sink_that_fails_in_the_middle_spoils_the_sandbox_and_is_not_followed(self, sandbox):
+        sandbox.put_files({"out/much": bytes(40 * MIB)})
+
+        with pytest.raises(ZeroDivisionError):
+            sandbox.collect(["much"], sink=CountingSink(after_first=lambda: 1 / 0))
+
+        with pytest.raises(SandboxLost, match="unfinished"):
+            sandbox.read_file("out/much", limit=1000 * MIB)
+
+    def test_a_command_of_odd_letters_arrives_whole(self, sandbox):
+        word = "\x01" * 60_000  # on the line, six characters each
+        odd = {f"ODD_{number}": word for number in range(4)}
+
+        assert len(said(sandbox, sh('printf %s "$ODD_0$ODD_3"', env=odd))) == 2 * len(word)
 
     @pytest.mark.parametrize("path", ["../x", "a/../../x", "/etc/x", "a\0b", ""])
     def test_files_cannot_be_put_outside_the_workspace(self, sandbox, path):

@@ -8,31 +8,34 @@ import random
 import struct
 import tarfile
 import zipfile
+import zlib
 
 END = bytes(1024)
 
 #: Takes the supervisor's place in an image. It greets as it should, then answers with what lies beside it.
 SUPERVISOR = """
-import base64, json, os, sys, time
-def send(**words): sys.stdout.write(json.dumps(words) + "\\n"); sys.stdout.flush()
+import json, os, sys, time, zlib
+def send(body=b"", **words):
+    sys.stdout.buffer.write(json.dumps(words).encode() + b"\\n" + body); sys.stdout.flush()
 for line in sys.stdin:
     asked = json.loads(line)
     kind, ident = asked["type"], asked.get("id")
     if kind == "hello":
-        send(type="hello", v=1, pid=os.getpid(), uid=os.getuid(), python="3")
+        send(type="hello", v=2, pid=os.getpid(), uid=os.getuid(), python="3")
     elif kind == "tar_out":
         name = asked["patterns"][0].replace("\\\\", "").split("~")[1]
         data = open("/opt/aos/archives/" + name, "rb").read()
-        for seq, at in enumerate(range(0, len(data), 200_000)):
-            piece = base64.b64encode(data[at:at + 200_000]).decode()
-            send(type="data", id=ident, seq=seq, b64=piece)
-        send(type="done", id=ident, rejected=[])
+        for at in range(0, len(data), 200_000):
+            piece = data[at:at + 200_000]
+            send(piece, type="data", id=ident, length=len(piece))
+        send(type="done", id=ident, size=len(data), crc32=zlib.crc32(data), rejected=[])
     elif kind == "get":
         name = asked["path"]
         if name == "silence": time.sleep(3600)
         if name == "the end": os._exit(0)
         data = open("/opt/aos/frames/" + name, "rb").read().replace(b"@ID@", ident.encode())
-        sys.stdout.flush(); sys.stdout.buffer.write(data); sys.stdout.buffer.flush()
+        sys.stdout.buffer.write(data); sys.stdout.buffer.flush()
+        while name.startswith("without_end"): sys.stdout.buffer.write(data)
         time.sleep(3600)
 """
 
@@ -198,39 +201,92 @@ def frames(*, count: int, seed: int) -> dict[str, bytes]:
         "no object": b"[]\nnull\n7\n",
         "no type": b"{}\n",
         "unknown type": b'{"type":"surrender","id":"@ID@"}\n',
-        "another's": b'{"type":"data","id":"0","seq":0,"b64":""}\n',
-        "number for a name": b'{"type":"data","id":1,"seq":0,"b64":""}\n',
-        "wrong order": b'{"type":"data","id":"@ID@","seq":5,"b64":"eA=="}\n',
-        "no base64": b'{"type":"data","id":"@ID@","seq":0,"b64":"!!!"}\n',
-        "number for text": b'{"type":"data","id":"@ID@","seq":0,"b64":7}\n',
-        "seq of no number": b'{"type":"data","id":"@ID@","seq":NaN,"b64":""}\n',
-        "endless seq": b'{"type":"data","id":"@ID@","seq":' + b"9" * 5000 + b',"b64":""}\n',
+        "another's": _data(b"x", ident=b"0"),
+        "another's between": _data(b"x") + _data(b"x", ident=b"0") + _done(b"xx"),
+        "number for a name": b'{"type":"data","id":1,"length":1}\nx',
+        "old form": b'{"type":"data","id":"@ID@","seq":0,"b64":"eA=="}\n',
+        "no length": b'{"type":"data","id":"@ID@"}\nx' + _done(b"x"),
+        "length of nothing": _said(b"0") + _done(b""),
+        "negative length": _said(b"-1") + b"x" + _done(b"x"),
+        "huge length": _said(b"9223372036854775807") + b"x" * 100_000,
+        "length just too long": _said(b"262145") + b"x" * 262_145,
+        "endless length": _said(b"9" * 5000),
+        "length of no number": _said(b"NaN"),
+        "length of text": _said(b'"1"') + b"x",
+        "half a byte": _said(b"1.5") + b"xx",
+        "fewer bytes": _said(b"100") + b"x" * 99,
+        "fewer bytes and an end": _said(b"100") + b"x" * 50 + _done(b"x" * 50),
+        "more bytes": _said(b"10") + b"x" * 11 + b"\n" + _done(b"x" * 11),
+        "an end that is swallowed": _said(b"262144") + b"x" * 10 + _done(b"x" * 10),
+        "an end inside": _said(b"30") + b"x" * 10 + _done(b"x" * 10),
+        "wrong sum": _data(b"abc") + _done(b"abd"),
+        "wrong size": _data(b"abc") + _done(b"abcd"),
+        "no sum": _data(b"abc") + b'{"type":"done","id":"@ID@","size":3}\n',
+        "nothing at all": _done(b"x"),
+        "data after the end": _data(b"x") + _done(b"y") + _data(b"x"),
+        "without end": _data(b"x" * 200_000),
+        "without end, in small": _data(b"x" * 40),
+        "without end, no line": b"x" * 100_000,
         "an end of nothing": b'{"type":"exit","id":"@ID@","code":0}\n',
-        "output of nothing": b'{"type":"out","id":"@ID@","fd":1,"seq":0,"b64":"eA=="}\n',
-        "greeting again": b'{"type":"hello","v":1,"pid":1,"uid":0,"python":"3"}\n',
+        "output of nothing": b'{"type":"out","id":"@ID@","fd":1,"seq":0,"length":1}\nx',
+        "greeting again": b'{"type":"hello","v":2,"pid":1,"uid":0,"python":"3"}\n',
         "too deep": b"[" * 200_000 + b"\n",
         "too deep object": b'{"a":' * 100_000 + b"\n",
         "a long line": b"x" * 3_000_000 + b"\n",
         "a line without end": b"x" * 3_000_000,
-        "more than asked for": b"".join(
-            b'{"type":"data","id":"@ID@","seq":%d,"b64":"%s"}\n' % (n, b"QUFB" * 50_000)
-            for n in range(12)
-        ),
+        "more than asked for": _data(b"A" * 150_000) * 12,
         "heartbeats without end": b'{"type":"heartbeat"}\n' * 20_000,
         "no text": b'{"type":"data","id":"\xff\xfe"}\n',
         "half a character": b'{"type":"data","id":"\\ud800"}\n',
-        "unknown refusal": b'{"type":"done","id":"@ID@","rejected":[["x","because"]]}\n' * 2,
-        "refusal of no list": b'{"type":"done","id":"@ID@","rejected":7}\n',
+        "unknown refusal": b'{"type":"done","id":"@ID@","size":0,"crc32":0,"rejected":[["x","y"]]}\n',
+        "refusal of no list": b'{"type":"done","id":"@ID@","size":0,"crc32":0,"rejected":7}\n',
         "a fault": b'{"type":"fault","detail":"what?"}\n',
         "zeros": bytes(100_000) + b"\n",
     }
     chance = random.Random(seed)
     words = [b'"', b"{", b"}", b"[", b"]", b":", b",", b"null", b"-1", b"1e999", b"\\u0000", b"\n"]
-    words += [b'"type"', b'"data"', b'"id"', b'"@ID@"', b'"seq"', b'"b64"', b'"done"', b"0", b" "]
+    words += [b'"type"', b'"data"', b'"id"', b'"@ID@"', b'"length"', b'"done"', b"0", b" "]
     for number in range(count):
         noise = b"".join(chance.choice(words) for _ in range(chance.randint(1, 60)))
-        said[f"generated {number}"] = noise + b"\n"
+        said[f"generated {number}"] = noise + b"\n" if number % 2 else _garbled(chance)
     return said
+
+
+def _said(length: bytes, *, ident: bytes = b"@ID@") -> bytes:
+    return b'{"type":"data","id":"%s","length":%s}\n' % (ident, length)
+
+
+def _data(body: bytes, *, ident: bytes = b"@ID@") -> bytes:
+    return _said(b"%d" % len(body), ident=ident) + body
+
+
+def _done(whole: bytes) -> bytes:
+    told = (len(whole), zlib.crc32(whole))
+    return b'{"type":"done","id":"@ID@","size":%d,"crc32":%d}\n' % told
+
+
+def _garbled(chance: random.Random) -> bytes:
+    """A good answer in a few pieces, with something cut out, put in, doubled or changed."""
+    bodies = [chance.randbytes(chance.choice((1, 10, 1000, 70_000))) for _ in range(3)]
+    parts = [*map(_data, bodies), _done(b"".join(bodies))]
+    for _ in range(chance.randint(1, 3)):
+        at = chance.randrange(len(parts))
+        part = bytearray(parts[at])
+        place = chance.randrange(min(len(part), 60))
+        match chance.randrange(5):
+            case 0:
+                del part[place : place + chance.randint(1, 40)]
+            case 1:
+                part[place:place] = chance.randbytes(chance.randint(1, 40))
+            case 2:
+                part[place] = chance.randrange(256)
+            case 3:
+                part += part[:place]
+            case 4:
+                parts[at:at] = [parts[chance.randrange(len(parts))]]
+                continue
+        parts[at] = part
+    return b"".join(parts)
 
 
 def paths(count: int, *, seed: int) -> list[str]:

@@ -103,6 +103,23 @@ def test_an_image_without_a_supervisor_is_unfit_and_leaves_nothing(driver, engin
     assert found_by(driver) == frozenset()
 
 
+def test_an_image_of_another_version_says_so_and_what_to_do(driver, engine):
+    tag = f"aos/older-{uuid4().hex[:8]}"
+    older = ["sed", "-i", "s/^VERSION = .*/VERSION = 1/", "/opt/aos/supervisor/loop.py"]
+    made = engine.create_container(IMAGE, older, user="0")
+    try:
+        engine.start(made)
+        engine.wait(made)
+        engine.commit(made, repository=tag)
+        with pytest.raises(ImageUnfit, match=r"speaks version 1, not 2.*manage.py images build"):
+            driver.start(small_spec(image=tag), sandbox_id="older")
+    finally:
+        engine.remove_container(made, force=True)
+        engine.remove_image(tag, force=True)
+
+    assert found_by(driver) == frozenset()
+
+
 def test_the_reaper_touches_only_what_is_ours(driver, spec, engine):
     other = DockerDriver(instance=f"{INSTANCE}-other")
     stranger = engine.create_container(IMAGE, ["sleep", "60"], name=f"stranger-{uuid4().hex}")

@@ -176,28 +176,28 @@ class _Reader:
     def __init__(self, pieces: Pieces, *, ceiling: int) -> None:
         self._pieces = pieces
         self._ceiling = ceiling
-        self._buffer = bytearray()
+        self._piece = b""
+        self._at = 0
         self.refused: list[tuple[str, str]] = []
 
     def _more(self) -> bool:
         try:
-            piece = next(self._pieces)
+            self._piece, self._at = next(self._pieces), 0
         except StopIteration as end:
             self.refused = end.value
             return False
-        self._ceiling -= len(piece)
+        self._ceiling -= len(self._piece)
         if self._ceiling < 0:
             raise SandboxProtocolError(detail="it sent more artifact data than was agreed")
-        self._buffer += piece
         return True
 
     def some(self, size: int) -> bytes:
         """At least one byte and at most ``size``."""
-        while not self._buffer:
+        while self._at == len(self._piece):
             if not self._more():
                 raise SandboxProtocolError(detail="its artifact stream ended too early")
-        data = bytes(self._buffer[:size])
-        del self._buffer[:size]
+        data = self._piece[self._at : self._at + size]
+        self._at += len(data)
         return data
 
     def exactly(self, size: int) -> bytes:
@@ -208,7 +208,7 @@ class _Reader:
 
     def rest(self) -> None:
         while self._more():
-            self._buffer.clear()
+            pass
 
 
 @dataclass(slots=True, kw_only=True)

@@ -80,7 +80,10 @@ class Channel:
             return  # it was closed already
 
     def send(self, data: bytes, *, timeout: float) -> None:
-        """Raises ``LineClosed``, also when the other end does not take the data in time."""
+        """Raises ``LineClosed``, also when the other end does not take the data in time.
+
+        Then the line is cut: what came after half a message would be taken for its other half.
+        """
         deadline = time.monotonic() + timeout
         left = memoryview(data)
         with self._sending:
@@ -89,6 +92,7 @@ class Channel:
                     left = left[self._sock.send(left) :]
                 except _WOULD_BLOCK:
                     if not self._wait(select.POLLOUT, deadline):
+                        self.cut()
                         raise LineClosed from None
                 except OSError as error:
                     raise LineClosed from error
@@ -130,7 +134,7 @@ class Demultiplexer:
         return self._complaint.decode("utf-8", "replace").strip()
 
     def feed(self, data: bytes) -> bytes:
-        plain = bytearray()
+        plain = []
         view = memoryview(data)
         while view:
             if not self._left:
@@ -141,8 +145,8 @@ class Demultiplexer:
             if self._stream == _STDERR:
                 self._complaint = (self._complaint + bytes(part))[-_COMPLAINT_SIZE:]
             else:
-                plain += part
-        return bytes(plain)
+                plain.append(part)
+        return b"".join(plain)
 
     def _read_header(self, view: memoryview) -> memoryview:
         missing = _HEADER.size - len(self._header)

@@ -1,12 +1,11 @@
-"""Reading what a sandbox says. Every line is untrusted input, and becomes a value or an error.
+"""Reading what a sandbox says. Every byte is untrusted input, and becomes a value or an error.
 
-The words of session protocol 1 are in ``sandbox_images/base/README.md``. Fields that are not known
+The words of session protocol 2 are in ``sandbox_images/base/README.md``. Fields that are not known
 here are ignored, so that a newer supervisor can say more; a field that is known must be right.
 """
 
 from __future__ import annotations
 
-import binascii
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,10 +13,11 @@ from typing import Any, Final, NoReturn
 
 from workers.sandbox.errors import SandboxProtocolError
 
-VERSION: Final = 1
+VERSION: Final = 2
 LINE_LIMIT: Final = 1 << 20
+#: The bytes that may follow one line.
+BODY_LIMIT: Final = 256 * 1024
 
-_DATA_LIMIT: Final = 512 * 1024
 _BIG: Final = 1 << 53
 
 
@@ -31,10 +31,12 @@ class Hello:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Out:
+    """Output of a command; its bytes follow."""
+
     id: str
     fd: int
     seq: int
-    data: bytes
+    length: int
     skipped: int
 
 
@@ -54,14 +56,19 @@ class Ended:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Data:
+    """A piece of a file or of an archive; its bytes follow."""
+
     id: str
-    seq: int
-    data: bytes
+    length: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
+    """All bytes of a file or an archive have passed: how many, and their CRC-32."""
+
     id: str
+    size: int
+    crc32: int
     rejected: tuple[tuple[str, str], ...]
 
 
@@ -146,17 +153,11 @@ class _Fields:
         # Neither NUL nor half a surrogate pair can be stored anywhere later.
         return value.encode("utf-8", "replace").decode().replace("\0", "?")
 
-    def data(self, name: str) -> bytes:
-        value = self._raw.get(name)
-        if not isinstance(value, str):
-            _wrong(f"{name} is not base64")
-        try:
-            data = binascii.a2b_base64(value, strict_mode=True)
-        except (binascii.Error, ValueError):
-            _wrong(f"{name} is not base64")
-        if not 0 < len(data) <= _DATA_LIMIT:
-            _wrong(f"{name} is empty or longer than {_DATA_LIMIT} bytes")
-        return data
+    def length(self) -> int:
+        value = self.number("length", most=BODY_LIMIT)
+        if not value:
+            _wrong("length is 0")
+        return value
 
     def objects(self, name: str, *, most: int) -> list[_Fields]:
         value = self._raw.get(name, [])
@@ -176,7 +177,7 @@ def _out(told: _Fields) -> Out:
         id=told.text("id"),
         fd=fd,
         seq=told.number("seq"),
-        data=told.data("b64"),
+        length=told.length(),
         skipped=told.number("skipped", default=0),
     )
 
@@ -214,9 +215,11 @@ _READERS: Final[dict[str, Callable[[_Fields], Frame]]] = {
     ),
     "out": _out,
     "exit": _ended,
-    "data": lambda told: Data(id=told.text("id"), seq=told.number("seq"), data=told.data("b64")),
+    "data": lambda told: Data(id=told.text("id"), length=told.length()),
     "done": lambda told: Done(
         id=told.text("id"),
+        size=told.number("size"),
+        crc32=told.number("crc32", most=0xFFFFFFFF),
         rejected=tuple(
             (item.text("name", most=1000), item.text("reason"))
             for item in told.objects("rejected", most=200)
@@ -248,3 +251,41 @@ def parse(line: bytes) -> Frame:
     if reader is None:
         _wrong("a line is of no known type")
     return reader(told)
+
+
+class Inbox:
+    """What has arrived and is not read yet, to be taken as lines or by number of bytes."""
+
+    def __init__(self) -> None:
+        self._data = b""
+        self._at = 0
+        self._partial = bytearray()
+
+    def feed(self, data: bytes) -> None:
+        """Add what arrived. Only when the last question was answered with ``None``."""
+        self._data, self._at = data, 0
+
+    def line(self) -> bytes | None:
+        """The next line without its end, or ``None`` while it is not whole."""
+        end = self._data.find(b"\n", self._at)
+        self._keep(len(self._data) if end < 0 else end)
+        if len(self._partial) > LINE_LIMIT:
+            _wrong("a line is longer than 1 MiB")
+        if end < 0:
+            return None
+        self._at = end + 1
+        return self._taken()
+
+    def exactly(self, size: int) -> bytes | None:
+        """The next bytes, or ``None`` while fewer have arrived."""
+        self._keep(min(len(self._data), self._at + size - len(self._partial)))
+        return self._taken() if len(self._partial) == size else None
+
+    def _keep(self, end: int) -> None:
+        self._partial += memoryview(self._data)[self._at : end]
+        self._at = end
+
+    def _taken(self) -> bytes:
+        taken = bytes(self._partial)
+        self._partial.clear()
+        return taken

@@ -1,4 +1,4 @@
-"""The worker's half of session protocol 1: requests out, checked answers in.
+"""The worker's half of session protocol 2: requests out, checked answers in.
 
 A session does one thing at a time, for one thread; ``cut`` and ``stop`` may come from any other.
 Whatever the supervisor does - lie, stall, flood, vanish - each call ends with an answer or with a
@@ -7,11 +7,10 @@ Whatever the supervisor does - lie, stall, flood, vanish - each call ends with a
 
 from __future__ import annotations
 
-import base64
 import itertools
 import json
 import time
-from collections import deque
+import zlib
 from collections.abc import Collection, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Final, TypeVar
@@ -30,11 +29,11 @@ from workers.sandbox.errors import (
 )
 
 _F = TypeVar("_F", bound=protocol.Frame)
+_Bytes = TypeVar("_Bytes", bytes, memoryview)
 
 _ANSWER_S: Final = 60.0
 _SEND_S: Final = 30.0
-_COLLECT_S: Final = 600.0
-_PUT_SIZE: Final = 256 * 1024
+_TRANSFER_S: Final = 600.0
 #: What the supervisor may send beyond the limit: marked lines, line ends it had to complete.
 _OUTPUT_SLACK: Final = (1 << 20) + (64 << 10)
 #: How much longer than a command's limit and grace the worker waits before it stops believing.
@@ -47,6 +46,25 @@ class CommandOverdue(Exception):
     """A command's end did not come when it had to: the supervisor no longer keeps time."""
 
 
+class _Tally:
+    """What passed on this side of the line, to be compared with what the other side says of it.
+
+    Against accidents: whoever changes bytes on purpose can change the sum as well.
+    """
+
+    def __init__(self) -> None:
+        self._size = self._sum = 0
+
+    def add(self, data: _Bytes) -> _Bytes:
+        self._size += len(data)
+        self._sum = zlib.crc32(data, self._sum)
+        return data
+
+    def compare(self, done: protocol.Done) -> None:
+        if (done.size, done.crc32) != (self._size, self._sum):
+            raise SandboxProtocolError(detail="bytes were lost or changed on the way")
+
+
 class Session:
     """One conversation with one supervisor."""
 
@@ -57,8 +75,7 @@ class Session:
         self._silence_s = silence_s
         self._patience_s = patience_s
         self._ids = map(str, itertools.count(1))
-        self._lines: deque[bytes] = deque()
-        self._partial = bytearray()
+        self._inbox = protocol.Inbox()
         self._opened = self._heard = time.monotonic()
         self._beats = 0
         self._busy = False
@@ -103,7 +120,9 @@ class Session:
         if not isinstance(hello, protocol.Hello):
             raise SandboxProtocolError(detail="it did not begin with hello")
         if hello.v != protocol.VERSION:
-            raise SandboxProtocolError(detail=f"it speaks version {hello.v}")
+            raise SandboxProtocolError(
+                detail=f"it speaks version {hello.v}, not {protocol.VERSION}"
+            )
         return hello
 
     def execute(self, command: Command) -> tuple[str, Generator[Output, None, protocol.Ended]]:
@@ -111,10 +130,9 @@ class Session:
         self._begin()
         ident = next(self._ids)
         fields: dict[str, object] = {"cwd": command.cwd} if command.cwd else {}
-        if command.stdin:
-            fields["stdin"] = _encode(command.stdin)
         self._send(
             "exec",
+            command.stdin,
             id=ident,
             argv=list(command.argv),
             env=dict(command.env),
@@ -134,6 +152,7 @@ class Session:
         for seq in itertools.count():
             try:
                 frame = self._next(until)
+                data = self._body(frame, until) if isinstance(frame, protocol.Out) else b""
             except TimeoutError as error:
                 raise CommandOverdue from error
             self._belongs(frame, ident)
@@ -144,21 +163,25 @@ class Session:
                 raise SandboxLost(detail=frame.detail)
             if not isinstance(frame, protocol.Out) or frame.seq != seq:
                 raise SandboxProtocolError(detail="output came out of order")
-            room -= len(frame.data)
+            room -= len(data)
             if room < 0:
                 raise SandboxProtocolError(detail="it sent more output than was agreed")
-            yield Output(fd=frame.fd, data=frame.data, skipped=frame.skipped)
+            yield Output(fd=frame.fd, data=data, skipped=frame.skipped)
         raise AssertionError("itertools.count ended")
 
     def put(self, path: str, data: bytes, *, mode: int) -> None:
         _require_text(path)
+        tally = _Tally()
+        whole = memoryview(data)
+        until = time.monotonic() + _TRANSFER_S
         with self._request() as ident:
-            pieces = [data[at : at + _PUT_SIZE] for at in range(0, len(data), _PUT_SIZE)] or [b""]
-            for index, piece in enumerate(pieces, 1):
-                more = index < len(pieces)
-                fields = {"path": path, "mode": mode, "b64": _encode(piece), "more": more}
-                self._send("put", id=ident, **fields)
-            self._reply(protocol.Done, ident, path)
+            for at in range(0, len(data), protocol.BODY_LIMIT) or (0,):
+                end = at + protocol.BODY_LIMIT
+                piece = tally.add(whole[at:end])
+                if time.monotonic() >= until:
+                    raise SandboxLost(detail="it did not take a file in time")
+                self._send("put", piece, id=ident, path=path, mode=mode, more=end < len(data))
+            tally.compare(self._reply(protocol.Done, ident, path))
 
     def get(self, path: str, *, limit: int) -> bytes:
         _require_text(path)
@@ -197,7 +220,7 @@ class Session:
                 total_limit=limits.total_bytes,
                 count_limit=limits.count,
             )
-            rejected = yield from self._pieces(ident, base, until=time.monotonic() + _COLLECT_S)
+            rejected = yield from self._pieces(ident, base, until=time.monotonic() + _TRANSFER_S)
             return rejected
 
     def ping(self) -> None:
@@ -226,24 +249,28 @@ class Session:
             raise
         self._busy = False
 
-    def _send(self, kind: str, **fields: object) -> None:
+    def _send(self, kind: str, body: bytes | memoryview = b"", /, **fields: object) -> None:
+        if body:
+            fields["length"] = len(body)
         line = json.dumps({"type": kind, **fields}, separators=(",", ":")).encode() + b"\n"
         try:
-            self._channel.send(line, timeout=_SEND_S)
+            # In one go: a stop from another thread must not come between a line and its bytes.
+            self._channel.send(b"".join((line, body)), timeout=_SEND_S)
         except LineClosed as error:
             raise self._ending("its line is closed") from error
 
     def _pieces(
         self, ident: str, path: str, *, until: float
     ) -> Generator[bytes, None, list[tuple[str, str]]]:
-        for seq in itertools.count():
-            frame = self._expected(ident, path, until=until)
-            if isinstance(frame, protocol.Done):
-                return list(frame.rejected)
-            if not isinstance(frame, protocol.Data) or frame.seq != seq:
-                raise SandboxProtocolError(detail="file data came out of order")
-            yield frame.data
-        raise AssertionError("itertools.count ended")
+        tally = _Tally()
+        while not isinstance(frame := self._expected(ident, path, until=until), protocol.Done):
+            if not isinstance(frame, protocol.Data):
+                raise SandboxProtocolError(detail=f"{type(frame).__name__} is no part of a file")
+            with _answered_in_time():
+                data = self._body(frame, until)
+            yield tally.add(data)
+        tally.compare(frame)
+        return list(frame.rejected)
 
     def _reply(self, kind: type[_F], ident: str, path: str) -> _F:
         frame = self._expected(ident, path, until=time.monotonic() + _ANSWER_S)
@@ -261,10 +288,8 @@ class Session:
         return frame
 
     def _frame(self, until: float) -> protocol.Frame:
-        try:
+        with _answered_in_time():
             return self._next(until)
-        except TimeoutError as error:
-            raise SandboxLost(detail="it did not answer in time") from error
 
     def _belongs(self, frame: protocol.Frame, ident: str) -> None:
         if getattr(frame, "id", None) != ident:
@@ -273,15 +298,21 @@ class Session:
     def _next(self, until: float) -> protocol.Frame:
         """The next frame that means something. Raises ``TimeoutError`` at ``until``."""
         while True:
-            while not self._lines:
+            while (line := self._inbox.line()) is None:
                 self._fill(until)
-            frame = protocol.parse(self._lines.popleft())
+            frame = protocol.parse(line)
             if isinstance(frame, protocol.Heartbeat):
                 self._count_heartbeat()
             elif isinstance(frame, protocol.Fault):
                 raise SandboxProtocolError(detail=f"it did not understand: {frame.detail}")
             else:
                 return frame
+
+    def _body(self, frame: protocol.Out | protocol.Data, until: float) -> bytes:
+        """The bytes a frame announced. Raises ``TimeoutError`` at ``until``."""
+        while (data := self._inbox.exactly(frame.length)) is None:
+            self._fill(until)
+        return data
 
     def _count_heartbeat(self) -> None:
         self._beats += 1
@@ -302,13 +333,7 @@ class Session:
         if not data:
             raise self._ending(self._channel.complaint or "it ended")
         self._heard = time.monotonic()
-        first, *others = data.split(b"\n")
-        self._partial += first
-        for other in others:
-            self._lines.append(bytes(self._partial))
-            self._partial = bytearray(other)
-        if any(len(line) > protocol.LINE_LIMIT for line in (*self._lines, self._partial)):
-            raise SandboxProtocolError(detail="a line is longer than 1 MiB")
+        self._inbox.feed(data)
 
     def _ending(self, detail: str) -> SandboxError:
         return SandboxKilled() if self._cut else SandboxLost(detail=detail)
@@ -322,5 +347,9 @@ def _require_text(path: str) -> None:
         raise FileRefused(path=ascii(path), detail="a path must be text") from error
 
 
-def _encode(data: bytes) -> str:
-    return base64.b64encode(data).decode("ascii")
+@contextmanager
+def _answered_in_time() -> Iterator[None]:
+    try:
+        yield
+    except TimeoutError as error:
+        raise SandboxLost(detail="it did not answer in time") from error

@@ -1,38 +1,82 @@
-"""The artifacts of a run as a tar stream, cut into frames."""
+"""What leaves the workspace: a file, or the artifacts of a run as a tar stream."""
 
 from __future__ import annotations
 
 import os
 import re
 import stat
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
-from supervisor.wire import DATA_SIZE, Frame, Refused, Wire, encode, shown
+from supervisor.wire import DATA_SIZE, Frame, Refused, Wire, shown
 from supervisor.workspace import DEPTH_LIMIT, Files, parts_of
 
 REJECTED_LIMIT = 100
 
 
+class Stream:
+    """The bytes of one answer, sent in pieces of one size, counted and summed for its end."""
+
+    def __init__(self, wire: Wire, ident: str) -> None:
+        self._wire, self._ident = wire, ident
+        self._size = self._sum = 0
+        self._parts: list[bytes] = []
+        self.room = DATA_SIZE  # in the piece that is being filled
+
+    def add(self, data: bytes) -> None:
+        """Data that is as large as the room passes without being copied."""
+        while data:
+            part, data = data[: self.room], data[self.room :]
+            self._parts.append(part)
+            self.room -= len(part)
+            if not self.room:
+                self._flush()
+
+    def end(self, **fields: Any) -> None:
+        self._flush()
+        self._wire.send("done", id=self._ident, size=self._size, crc32=self._sum, **fields)
+
+    def file(self, fd: int, asked: int) -> Iterator[None]:
+        """All of one file, if it is no larger than what was asked for."""
+        limit = asked
+        with open(fd, "rb", buffering=0) as file:
+            too_large = os.fstat(fd).st_size > limit
+            while not too_large and (data := file.read(self.room)):
+                limit -= len(data)
+                too_large = limit < 0  # a command made it longer meanwhile
+                if not too_large:
+                    self.add(data)
+                yield
+        if too_large:
+            raise Refused("too_large", f"the file is larger than {asked} bytes")
+        self.end()
+
+    def _flush(self) -> None:
+        data = b"".join(self._parts)
+        self._parts, self.room = [], DATA_SIZE
+        if data:
+            self._size += len(data)
+            self._sum = zlib.crc32(data, self._sum)
+            self._wire.send("data", data, id=self._ident)
+
+
 class Archive:
-    """The plain files below a folder whose names match, as a tar stream cut into frames.
+    """The plain files below a folder whose names match, as a tar stream.
 
     What is not a plain file with one name is told by name and reason instead. The worker checks
     all of it again.
     """
 
-    def __init__(self, wire: Wire, files: Files, frame: Frame) -> None:
-        self._wire, self._files = wire, files
-        self._ident: str = frame["id"]
+    def __init__(self, stream: Stream, files: Files, frame: Frame) -> None:
+        self._stream, self._files = stream, files
         self._base: str = frame["base"]
         self._patterns = [re.compile(pattern, re.DOTALL) for pattern in frame["patterns"]]
         self._file_limit, self._total_left = int(frame["file_limit"]), int(frame["total_limit"])
         self._count_left = int(frame["count_limit"])
         self._rejected: list[dict[str, str]] = []
-        self._buffer = bytearray()
-        self._seq = 0
 
-    def frames(self) -> Iterator[None]:
+    def steps(self) -> Iterator[None]:
         """Work step by step; the loop goes on between the steps."""
         try:
             for names, status in self._files.walk(parts_of(self._base)):
@@ -50,9 +94,8 @@ class Archive:
                 self._reject(self._base, "unreadable")
             elif refused.code == "too_many":
                 self._reject(self._base, "too_many_files")
-        self._buffer += bytes(1024)
-        self._send(at_least=1)
-        self._wire.send("done", id=self._ident, rejected=self._rejected)
+        self._stream.add(bytes(1024))
+        self._stream.end(rejected=self._rejected)
 
     def _reject(self, name: str, reason: str) -> None:
         if len(self._rejected) < REJECTED_LIMIT:
@@ -82,7 +125,7 @@ class Archive:
         except Refused:
             self._reject(name, "unreadable")
             return
-        with open(fd, "rb") as file:
+        with open(fd, "rb", buffering=0) as file:
             # What was opened may not be what was listed: a command may still be running.
             status = os.fstat(fd)
             if reason := self._refusal(status):
@@ -97,23 +140,16 @@ class Archive:
         self._total_left -= size
         header = tarfile.TarInfo(name)
         header.size = size
-        self._buffer += header.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")
+        self._stream.add(header.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape"))
         left, changed = size, False
         while left:
-            data = b"" if changed else file.read(min(left, DATA_SIZE))
+            most = min(left, self._stream.room)
+            data = b"" if changed else file.read(most)
             if not data:
                 if not changed:
                     self._reject(name, "changed_while_read")
-                changed, data = True, bytes(min(left, DATA_SIZE))
+                changed, data = True, bytes(most)
             left -= len(data)
-            self._buffer += data
-            self._send(at_least=DATA_SIZE)
+            self._stream.add(data)
             yield
-        self._buffer += bytes(-size % tarfile.BLOCKSIZE)
-
-    def _send(self, *, at_least: int) -> None:
-        while len(self._buffer) >= at_least:
-            data = bytes(self._buffer[:DATA_SIZE])
-            del self._buffer[:DATA_SIZE]
-            self._wire.send("data", id=self._ident, seq=self._seq, b64=encode(data))
-            self._seq += 1
+        self._stream.add(bytes(-size % tarfile.BLOCKSIZE))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import binascii
 import contextlib
 import os
 import signal
@@ -12,7 +11,7 @@ from typing import NoReturn
 
 from supervisor.capture import Capture
 from supervisor.processes import oom_kills
-from supervisor.wire import READ_SIZE, Frame, Wire, encode
+from supervisor.wire import READ_SIZE, Frame, Wire
 
 LINGER_S = 0.2  # how long children may hold a command's output open after it ended
 LAST_READS = 16  # of a pipe that something still holds open when its command is over
@@ -34,7 +33,7 @@ class Command:
         self.timed_out = False
         self.status: int | None = None
         self.oom_kills = oom_kills()
-        self.input = memoryview(binascii.a2b_base64(frame.get("stdin", "")))
+        self.input = memoryview(frame["body"])
         self.outputs: dict[int, int] = {}
         self._fork(become)
 
@@ -66,7 +65,7 @@ class Command:
 
     def _out(self, fd: int, data: bytes, skipped: int) -> None:
         more = {"skipped": skipped} if skipped else {}
-        self._wire.send("out", id=self.ident, fd=fd, seq=self._seq, b64=encode(data), **more)
+        self._wire.send("out", data, id=self.ident, fd=fd, seq=self._seq, **more)
         self._seq += 1
 
     def read(self, fd: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import signal
@@ -11,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from supervisor.archive import Archive
+from supervisor.archive import Archive, Stream
 from supervisor.command import LINGER_S, Command
 from supervisor.processes import (
     LIBC,
@@ -23,14 +22,15 @@ from supervisor.processes import (
     kill_all,
     processes,
 )
-from supervisor.wire import BACKLOG_LIMIT, DATA_SIZE, Frame, Refused, Wire, encode
-from supervisor.workspace import Files, parts_of
+from supervisor.wire import BACKLOG_LIMIT, Frame, Refused, Wire
+from supervisor.workspace import Arrival, Files, parts_of, told
 
-VERSION = 1
+VERSION = 2
 HEARTBEAT_S = 5.0
 RETRY_KILL_S = 0.02
 GIVE_UP_S = 5.0
 COMMANDS_AT_ONCE = 8
+WORK_S = 0.02  # how long a walk through many files may keep everybody else waiting
 
 
 class Supervisor:
@@ -41,7 +41,8 @@ class Supervisor:
         self.root = root
         self.files = Files(root)
         self.commands: dict[str, Command] = {}
-        self.jobs: deque[Iterator[None]] = deque()
+        self.arrivals: dict[str, Arrival] = {}
+        self.jobs: deque[tuple[str, Iterator[None]]] = deque()
         self.env: dict[str, str] = {}
         self.rlimits: dict[str, int] = {}
         self.greeted = False
@@ -67,11 +68,9 @@ class Supervisor:
             self._end_everything()
 
     def _turn(self) -> None:
-        while self.jobs and self.wire.backlog < BACKLOG_LIMIT:
-            try:
-                next(self.jobs[0])
-            except StopIteration:
-                self.jobs.popleft()
+        until = time.monotonic() + WORK_S
+        while self._can_work() and time.monotonic() < until:
+            self._work()
         self.wire.flush()
         for fd, _ in self._poll():
             if fd == self.wire.source:
@@ -99,6 +98,17 @@ class Supervisor:
     def _can_work(self) -> bool:
         return bool(self.jobs) and self.wire.backlog < BACKLOG_LIMIT
 
+    def _work(self) -> None:
+        """One step of the oldest answer that is sent in pieces."""
+        ident, job = self.jobs[0]
+        try:
+            next(job)
+        except StopIteration:
+            self.jobs.popleft()
+        except (Refused, OSError) as error:
+            self.jobs.popleft()
+            self._refuse(ident, error if isinstance(error, Refused) else told(error))
+
     def _patience_ms(self) -> int:
         now = time.monotonic()
         until = self._next_beat
@@ -117,18 +127,19 @@ class Supervisor:
                 command.write()
 
     def _receive(self) -> None:
-        for line in self.wire.lines():
+        for frame in self.wire.frames():
             try:
-                frame = json.loads(line)
-                self._handle(frame["type"], frame)
+                self._handle(frame)
             except Refused as refused:
-                self.wire.send(
-                    "failed", id=frame.get("id", ""), code=refused.code, detail=str(refused)[:500]
-                )
+                self._refuse(frame.get("id", ""), refused)
             except (ValueError, KeyError, TypeError, AttributeError) as error:
-                self.wire.send("error", detail=f"{type(error).__name__}: {error}"[:500])
+                self.wire.complain(error)
 
-    def _handle(self, kind: str, frame: Frame) -> None:
+    def _refuse(self, ident: str, refused: Refused) -> None:
+        self.wire.send("failed", id=ident, code=refused.code, detail=str(refused)[:500])
+
+    def _handle(self, frame: Frame) -> None:
+        kind = frame["type"]
         if not self.greeted and kind != "hello":
             raise ValueError("the first line must be hello")
         handler = self.HANDLERS.get(kind)
@@ -179,15 +190,17 @@ class Supervisor:
             command.stop(time.monotonic())
 
     def _put(self, frame: Frame) -> None:
-        if self.files.put(frame):
-            self.wire.send("done", id=frame["id"])
+        ident = frame["id"]
+        if ident not in self.arrivals:
+            self.arrivals[ident] = Arrival(self.files, frame)
+        self.arrivals[ident].take(frame["body"])
+        if not frame.get("more"):
+            self.wire.send("done", id=ident, **self.arrivals.pop(ident).end())
 
     def _get(self, frame: Frame) -> None:
-        data = self.files.get(frame)
-        for seq, at in enumerate(range(0, len(data), DATA_SIZE)):
-            b64 = encode(data[at : at + DATA_SIZE])
-            self.wire.send("data", id=frame["id"], seq=seq, b64=b64)
-        self.wire.send("done", id=frame["id"])
+        ident, limit = frame["id"], int(frame["limit"])
+        fd = self.files.open(frame["path"], os.O_RDONLY)
+        self.jobs.append((ident, Stream(self.wire, ident).file(fd, limit)))
 
     def _list(self, frame: Frame) -> None:
         self.wire.send("listing", id=frame["id"], **self.files.listing(frame))
@@ -196,7 +209,9 @@ class Supervisor:
         self.wire.send("info", id=frame["id"], entry=self.files.describe(frame["path"]))
 
     def _tar_out(self, frame: Frame) -> None:
-        self.jobs.append(Archive(self.wire, self.files, frame).frames())
+        ident = frame["id"]
+        archive = Archive(Stream(self.wire, ident), self.files, frame)
+        self.jobs.append((ident, archive.steps()))
 
     def _ping(self, frame: Frame) -> None:
         self.wire.send("pong", id=frame["id"])

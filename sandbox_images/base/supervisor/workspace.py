@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import binascii
 import contextlib
 import errno
 import json
 import os
 import stat
+import zlib
 from collections import deque
 from collections.abc import Iterator
 
@@ -43,8 +43,6 @@ class Files:
 
     def __init__(self, root: str) -> None:
         self._root = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._puts: dict[str, int] = {}
-        self._bad_puts: dict[str, Refused] = {}
 
     def folder(self, parts: list[bytes], *, make: bool = False) -> int:
         """An open descriptor of a folder; the caller closes it."""
@@ -76,44 +74,6 @@ class Files:
             os.close(fd)
             raise Refused("refused", "not a regular file")
         return fd
-
-    def put(self, frame: Frame) -> bool:
-        """Take one piece of a file; true when it was the last. A failed put fails at its end."""
-        ident = frame["id"]
-        try:
-            if ident not in self._puts and ident not in self._bad_puts:
-                flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-                mode = int(frame.get("mode", 0o644)) & 0o777
-                self._puts[ident] = self.open(frame["path"], flags, mode, make=True)
-            if ident in self._puts:
-                self._write(self._puts[ident], binascii.a2b_base64(frame["b64"]))
-        except Refused as refused:
-            self._bad_puts[ident] = refused
-        if frame.get("more"):
-            return False
-        if ident in self._puts:
-            os.close(self._puts.pop(ident))
-        if ident in self._bad_puts:
-            raise self._bad_puts.pop(ident)
-        return True
-
-    @staticmethod
-    def _write(fd: int, data: bytes) -> None:
-        try:
-            left = memoryview(data)
-            while left:
-                left = left[os.write(fd, left) :]
-        except OSError as error:
-            raise told(error) from error
-
-    def get(self, frame: Frame) -> bytes:
-        fd = self.open(frame["path"], os.O_RDONLY)
-        with open(fd, "rb") as file:
-            limit = int(frame["limit"])
-            data = file.read(limit + 1)
-        if len(data) > limit:
-            raise Refused("too_large", f"the file is larger than {limit} bytes")
-        return data
 
     def describe(self, path: str) -> Frame:
         *above, name = parts_of(path) or [b"."]
@@ -183,3 +143,38 @@ def entry(name: bytes, status: os.stat_result) -> Frame:
         "mode": stat.S_IMODE(status.st_mode),
         "mtime": int(status.st_mtime),
     }
+
+
+class Arrival:
+    """A file on its way in. What goes wrong is told at its end: nobody listens before."""
+
+    def __init__(self, files: Files, frame: Frame) -> None:
+        self._fd = -1
+        self._size = self._sum = 0
+        self._failure: Refused | None = None
+        try:
+            mode = int(frame.get("mode", 0o644)) & 0o777
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+            self._fd = files.open(frame["path"], flags, mode, make=True)
+        except Refused as refused:
+            self._failure = refused
+
+    def take(self, data: bytes) -> None:
+        if self._failure:
+            return
+        self._size += len(data)
+        self._sum = zlib.crc32(data, self._sum)
+        try:
+            left = memoryview(data)
+            while left:
+                left = left[os.write(self._fd, left) :]
+        except OSError as error:
+            self._failure = told(error)
+
+    def end(self) -> Frame:
+        """What was written, so that the worker can see that it is what it sent."""
+        if self._fd >= 0:
+            os.close(self._fd)
+        if self._failure:
+            raise self._failure
+        return {"size": self._size, "crc32": self._sum}

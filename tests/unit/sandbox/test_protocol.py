@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import base64
 import json
 from contextlib import suppress
 
@@ -12,9 +11,9 @@ from workers.sandbox import protocol
 from workers.sandbox.errors import SandboxProtocolError
 
 GOOD = [
-    {"type": "hello", "v": 1, "pid": 7, "uid": 10001, "python": "3.11.2"},
-    {"type": "out", "id": "1", "fd": 1, "seq": 0, "b64": "aGkK"},
-    {"type": "out", "id": "1", "fd": 2, "seq": 9, "b64": "aGkK", "skipped": 5},
+    {"type": "hello", "v": 2, "pid": 7, "uid": 10001, "python": "3.11.2"},
+    {"type": "out", "id": "1", "fd": 1, "seq": 0, "length": 3},
+    {"type": "out", "id": "1", "fd": 2, "seq": 9, "length": 3, "skipped": 5},
     {
         "type": "exit",
         "id": "1",
@@ -26,9 +25,15 @@ GOOD = [
         "truncated": False,
         "dropped": 0,
     },
-    {"type": "data", "id": "2", "seq": 0, "b64": "AA=="},
-    {"type": "done", "id": "2"},
-    {"type": "done", "id": "2", "rejected": [{"name": "x", "reason": "symlink"}]},
+    {"type": "data", "id": "2", "length": 262144},
+    {"type": "done", "id": "2", "size": 0, "crc32": 0},
+    {
+        "type": "done",
+        "id": "2",
+        "size": 1 << 40,
+        "crc32": 0xFFFFFFFF,
+        "rejected": [{"name": "x", "reason": "symlink"}],
+    },
     {"type": "failed", "id": "2", "code": "not_found", "detail": "No such file"},
     {
         "type": "listing",
@@ -98,22 +103,26 @@ def test_any_wrong_field_is_a_frame_or_a_protocol_error(frame, data):
         b"[" * 100_000,
         b'{"a":' * 50_000,
         b'{"type": "pong", "id": ' + b"9" * 5000 + b"}",
-        b'{"type": "out", "id": "1", "fd": 0, "seq": 0, "b64": "aGkK"}',
-        b'{"type": "out", "id": "1", "fd": 1, "seq": -1, "b64": "aGkK"}',
-        b'{"type": "out", "id": "1", "fd": 1, "seq": 0, "b64": ""}',
-        b'{"type": "out", "id": "1", "fd": 1, "seq": 0, "b64": "a"}',
-        b'{"type": "out", "id": "1", "fd": 1, "seq": 0, "b64": "\xc3\xa4aaa"}',
-        b'{"type": "out", "id": "1", "fd": true, "seq": 0, "b64": "aGkK"}',
-        b'{"type": "out", "id": "1", "fd": 1.0, "seq": 0, "b64": "aGkK"}',
+        b'{"type": "out", "id": "1", "fd": 0, "seq": 0, "length": 3}',
+        b'{"type": "out", "id": "1", "fd": 1, "seq": -1, "length": 3}',
+        b'{"type": "out", "id": "1", "fd": 1, "seq": 0}',
+        b'{"type": "out", "id": "1", "fd": 1, "seq": 0, "b64": "aGkK"}',
+        b'{"type": "out", "id": "1", "fd": true, "seq": 0, "length": 3}',
+        b'{"type": "out", "id": "1", "fd": 1.0, "seq": 0, "length": 3}',
+        b'{"type": "done", "id": "1", "size": 1}',
+        b'{"type": "done", "id": "1", "size": 1, "crc32": 4294967296}',
+        b'{"type": "done", "id": "1", "size": -1, "crc32": 0}',
         b'{"type": "exit", "id": "1", "code": 0, "signal": 9, "timed_out": false, "oom": false, '
         b'"wall_ms": 1, "truncated": false, "dropped": 0}',
         b'{"type": "exit", "id": "1", "code": null, "signal": null, "timed_out": false, '
         b'"oom": false, "wall_ms": 1, "truncated": false, "dropped": 0}',
         b'{"type": "exit", "id": "1", "code": NaN, "signal": null}',
         b'{"type": "failed", "id": "1", "code": "x", "detail": "' + b"y" * 2000 + b'"}',
-        b'{"type": "done", "id": "1", "rejected": "all"}',
-        b'{"type": "done", "id": "1", "rejected": [1]}',
-        json.dumps({"type": "done", "id": "1", "rejected": [{}] * 1000}).encode(),
+        b'{"type": "done", "id": "1", "size": 0, "crc32": 0, "rejected": "all"}',
+        b'{"type": "done", "id": "1", "size": 0, "crc32": 0, "rejected": [1]}',
+        json.dumps(
+            {"type": "done", "id": "1", "size": 0, "crc32": 0, "rejected": [{}] * 1000}
+        ).encode(),
         b"\xff\xfe{\x00}\x00",
     ],
 )
@@ -122,11 +131,55 @@ def test_lies_are_protocol_errors(line):
         protocol.parse(line)
 
 
-def test_too_much_data_in_one_frame_is_refused():
-    b64 = base64.b64encode(b"x" * 600_000).decode()
+@pytest.mark.parametrize(
+    "length", [0, -1, 262_145, 1 << 62, 10**400, 2.0, True, None, "3", [3], float("inf")], ids=repr
+)
+def test_a_length_that_cannot_be_is_a_protocol_error(length):
+    for frame in (
+        {"type": "data", "id": "1"},
+        {"type": "out", "id": "1", "fd": 1, "seq": 0},
+    ):
+        with pytest.raises(SandboxProtocolError):
+            protocol.parse(json.dumps(frame | {"length": length}).encode())
 
-    with pytest.raises(SandboxProtocolError, match="longer"):
-        protocol.parse(json.dumps({"type": "data", "id": "1", "seq": 0, "b64": b64}).encode())
+
+@given(
+    st.lists(st.binary(min_size=1, max_size=40) | st.integers(0, 3), max_size=12),
+    st.integers(1, 30),
+)
+def test_lines_and_bytes_are_told_apart_however_they_are_cut(sent, size):
+    """Bytes stand for themselves after a line that says how many they are; a number is a line alone."""
+    wanted = [each if isinstance(each, bytes) else b"%d" % each for each in sent]
+    stream = b"".join(
+        b"%d:\n%s" % (len(each), each) if isinstance(each, bytes) else b"%d\n" % each
+        for each in sent
+    )
+    cut = iter([stream[at : at + size] for at in range(0, len(stream), size)])
+    inbox = protocol.Inbox()
+
+    def taken(ask):
+        while (found := ask()) is None:
+            inbox.feed(next(cut))
+        return found
+
+    read = []
+    for _ in sent:
+        line = taken(inbox.line)
+        length = int(line[:-1]) if line.endswith(b":") else 0
+        read.append(taken(lambda n=length: inbox.exactly(n)) if length else line)
+
+    assert read == wanted
+    assert next(cut, None) is None
+
+
+def test_a_line_without_end_is_refused_before_it_fills_the_memory():
+    inbox = protocol.Inbox()
+    inbox.feed(b"x" * protocol.LINE_LIMIT)
+    assert inbox.line() is None
+
+    inbox.feed(b"x")
+    with pytest.raises(SandboxProtocolError, match="longer than 1 MiB"):
+        inbox.line()
 
 
 def test_texts_become_storable():
