@@ -328,6 +328,7 @@ class WaitingRun(models.Model):
     run = models.OneToOneField(
         Run, on_delete=models.CASCADE, primary_key=True, related_name="waiting"
     )
+    organization_id = models.UUIDField()
     # How many of the runs it needs have not ended.
     open = models.IntegerField()
     # Not before this time, even then.
@@ -347,6 +348,7 @@ class WaitingRun(models.Model):
             )
         ]
         indexes = [
+            models.Index(fields=["organization_id"], name="runs_waiting_of_organization"),
             models.Index(fields=["run"], name="runs_waiting_decided", condition=~Q(verdict="")),
             models.Index(
                 fields=["queue_deadline"],

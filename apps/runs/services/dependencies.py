@@ -98,6 +98,7 @@ def _waiting(run: Run, needs: Sequence[Needed], states: dict[int, str]) -> Waiti
     cause, verdict = broken[0] if broken else (None, "")
     return WaitingRun(
         run=run,
+        organization_id=run.organization_id,
         open=still,
         due_at=run.run_at,
         queue_deadline=run.queue_deadline,

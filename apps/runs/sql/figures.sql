@@ -40,12 +40,14 @@ SELECT count(*) AS failed
 SELECT (SELECT count(*) FROM runs_ready ready JOIN runs_lane lane ON lane.id = ready.lane_id
          WHERE lane.organization_id = %(organization_id)s)
      + (SELECT count(*) FROM runs_scheduled scheduled JOIN runs_run run ON run.id = scheduled.run_id
-         WHERE run.organization_id = %(organization_id)s) AS queued,
+         WHERE run.organization_id = %(organization_id)s)
+     + (SELECT count(*) FROM runs_waiting WHERE organization_id = %(organization_id)s) AS queued,
        (SELECT count(*) FROM runs_lease lease JOIN runs_lane lane ON lane.id = lease.lane_id
          WHERE lane.organization_id = %(organization_id)s) AS running;
 
 -- name: backlog
--- How many runs of an organization wait, parked or not; counted up to the number that matters.
+-- How many runs of an organization wait, parked or not, or are held back by others; counted up to the number
+-- that matters.
 SELECT count(*) AS waiting
   FROM (SELECT
           FROM runs_lane AS lane
@@ -55,6 +57,8 @@ SELECT count(*) AS waiting
                SELECT FROM runs_ready AS ready WHERE ready.lane_id = lane.id AND ready.gate IS NOT NULL
                ) AS ready
          WHERE lane.organization_id = %(organization_id)s
+         UNION ALL
+        SELECT FROM runs_waiting WHERE organization_id = %(organization_id)s
          LIMIT %(most)s) AS counted;
 
 -- name: standing

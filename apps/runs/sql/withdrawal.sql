@@ -19,7 +19,8 @@ INSERT INTO identity_withdrawal (user_id)
 SELECT DISTINCT run.submitted_by_id
   FROM (SELECT run_id FROM runs_lease
          UNION ALL SELECT run_id FROM runs_ready
-         UNION ALL SELECT run_id FROM runs_scheduled) AS hot
+         UNION ALL SELECT run_id FROM runs_scheduled
+         UNION ALL SELECT run_id FROM runs_waiting) AS hot
   JOIN runs_run AS run ON run.id = hot.run_id;
 
 -- name: open_for
@@ -27,7 +28,8 @@ SELECT DISTINCT run.submitted_by_id
 SELECT run.submitted_by_id, run.project_id, version.agent_id
   FROM (SELECT run_id, 0 AS place FROM runs_lease
          UNION ALL SELECT run_id, 1 FROM runs_ready
-         UNION ALL SELECT run_id, 2 FROM runs_scheduled) AS hot
+         UNION ALL SELECT run_id, 2 FROM runs_scheduled
+         UNION ALL SELECT run_id, 2 FROM runs_waiting) AS hot
   JOIN runs_run AS run ON run.id = hot.run_id
   JOIN agents_agentversion AS version ON version.id = run.agent_version_id
  WHERE run.submitted_by_id = ANY(%(users)s::uuid[]) AND run.state <> 'cancelling'
@@ -39,7 +41,8 @@ SELECT run.submitted_by_id, run.project_id, version.agent_id
 SELECT run.id
   FROM (SELECT run_id, 0 AS place FROM runs_lease
          UNION ALL SELECT run_id, 1 FROM runs_ready
-         UNION ALL SELECT run_id, 2 FROM runs_scheduled) AS hot
+         UNION ALL SELECT run_id, 2 FROM runs_scheduled
+         UNION ALL SELECT run_id, 2 FROM runs_waiting) AS hot
   JOIN runs_run AS run ON run.id = hot.run_id
   JOIN agents_agentversion AS version ON version.id = run.agent_version_id
  WHERE run.submitted_by_id = %(user)s AND run.project_id = %(project)s

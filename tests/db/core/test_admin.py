@@ -84,7 +84,7 @@ def furnish(organization):
         run=ended, organization_id=organization.pk, project=project, code="command_failed"
     )
     Dependency.objects.create(run=held, on=ready, on_failure="fail")
-    WaitingRun.objects.create(run=held, open=1)
+    WaitingRun.objects.create(run=held, organization_id=organization.pk, open=1)
     RunDeadline.objects.create(run=held, at=Now())
     ChildRun.objects.create(run=held, parent=ready, root=ready, depth=1, on_parent_end="cancel")
     ScheduledRun.objects.create(run=later, due_at=Now())
@@ -286,7 +286,7 @@ def test_the_overview_counts_what_moves(cast):
 
     figures = {label: value for label, value, _ in response.context["figures"]}
     assert figures == {
-        "Queued": 2,
+        "Queued": 3,
         "Running": 1,
         "Failed today": 0,
         "Workers alive": 1,

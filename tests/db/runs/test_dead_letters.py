@@ -15,7 +15,7 @@ from apps.events.models import AuditEntry
 from apps.identity.types import Role
 from apps.runs.errors import LetterSettled, NoDeadLetter
 from apps.runs.models import DeadLetter, Run
-from apps.runs.services import bulk, control, leadership, letters, submission
+from apps.runs.services import backlog, bulk, control, leadership, letters, submission
 from apps.runs.types import BulkVerb, RetryPolicy, RunState
 from tests.faces import api, problem, session
 from tests.factories import (
@@ -224,6 +224,64 @@ def test_the_api_lists_what_is_open_and_requeues_it(project, by):
     assert client.get("/api/dead-letters").json()["results"] == []
     dismissed = client.post(f"/api/runs/{dead.public_id}/dismiss")
     assert problem(dismissed)["code"] == "dead_letter_settled"
+
+
+# --- while the queue is full ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def full(project, settings):
+    """A dead run, and no room for another one."""
+    dead = make_dead_run(project=project)
+    make_run(project=project)
+    settings.AOS_QUEUE_LIMIT = 1
+    backlog.forget()
+    yield dead
+    backlog.forget()
+
+
+def _has_room(settings):
+    settings.AOS_QUEUE_LIMIT = 100
+    backlog.forget()
+
+
+def test_requeuing_into_a_full_queue_is_refused_and_loses_nothing(full, by, settings):
+    client = api(by.user)
+    refused = client.post(f"/api/runs/{full.public_id}/requeue")
+
+    assert (refused.status_code, problem(refused)["code"]) == (429, "queue_full")
+    assert refused.headers["Retry-After"] == "10"
+    assert _open() == {full.pk}
+    assert Run.objects.count() == 2
+
+    _has_room(settings)
+    assert client.post(f"/api/runs/{full.public_id}/requeue").status_code == 202
+    assert _open() == set()
+
+
+def test_the_page_says_that_the_queue_is_full(full, by):
+    client = session(by.user)
+    client.post(f"/runs/{full.public_id}/requeue")
+
+    assert "of your organization may wait" in client.get("/dead-letters").content.decode()
+    assert _open() == {full.pk}
+
+
+def test_in_bulk_too_and_a_second_act_finds_the_letters(full, project, by, seat, settings):
+    act = make_bulk_act(by=by, verb=BulkVerb.REQUEUE, project=project)
+    bulk.advance(seat)
+
+    act.refresh_from_db()
+    assert (act.matched, act.done, act.refused) == (1, 0, 1)
+    assert "may wait" in act.refusals[0]["reason"]
+    assert _open() == {full.pk}
+
+    _has_room(settings)
+    again = make_bulk_act(by=by, verb=BulkVerb.REQUEUE, project=project)
+    bulk.advance(seat)
+    again.refresh_from_db()
+    assert (again.done, again.refused) == (1, 0)
+    assert _open() == set()
 
 
 def test_the_page_says_why_and_requeues_with_one_click(project, by):

@@ -34,7 +34,7 @@ from apps.runs.services import (
 from apps.runs.services.dispatch import Dispatcher
 from apps.runs.services.fairness import Room
 from apps.runs.services.gates import Rate
-from apps.runs.types import Failure, Lease, Priority, TaskSpec
+from apps.runs.types import Failure, Lease, Need, Priority, TaskSpec
 from tests.faces import api, problem, session
 from tests.faces import key as idempotency_key
 from tests.factories import (
@@ -624,6 +624,25 @@ def test_what_is_beyond_the_queue_limit_is_refused_and_not_stored(seat, project)
     with pytest.raises(QueueFull):
         runs(4, project)
     assert len(runs(3, project)) == 3
+
+
+@pytest.mark.usefixtures("three_may_wait")
+def test_runs_that_wait_for_others_take_up_room_from_their_submission(seat, project):
+    (first,) = runs(1, project)
+    held = runs(2, project, depends_on=(Need(run=first.public_id),))
+    backlog.forget()
+
+    with pytest.raises(QueueFull):
+        runs(1, project)
+    with pytest.raises(QueueFull):
+        runs(1, project, depends_on=(Need(run=first.public_id),))
+
+    dispatch.claim(seat, slots=9)
+    end(first.pk)
+    dispatch.promote()
+    assert set(ReadyRun.objects.values_list("run", flat=True)) == {run.pk for run in held}
+    backlog.forget()
+    assert len(runs(1, project)) == 1
 
 
 @pytest.mark.usefixtures("three_may_wait")

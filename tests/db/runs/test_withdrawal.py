@@ -15,8 +15,9 @@ from apps.identity.actor import Actor
 from apps.identity.models import ApiToken, Binding, Withdrawal
 from apps.identity.services import bindings, departments, people, tokens
 from apps.identity.types import Role
-from apps.runs.models import Run, RunLease
+from apps.runs.models import Run, RunLease, WaitingRun
 from apps.runs.services import leadership, withdrawal
+from apps.runs.types import Need
 from tests.factories import (
     make_actor,
     make_agent,
@@ -290,3 +291,15 @@ def test_a_deposed_leader_cancels_nothing(owner, project, seat):
     with pytest.raises(leadership.SeatLost):
         withdrawal.sweep(seat, since=clock.now())
     assert states(run) == ["queued"]
+
+
+def test_runs_that_wait_for_others_are_cancelled_as_well(owner, project, look):
+    user = operator(owner)
+    first = make_run(project=project, by=owner)
+    held = submitted_by(user, project, depends_on=(Need(run=first.public_id),))
+
+    people.deactivate(by=owner, user=user)
+    look()
+
+    assert states(first, held) == ["queued", "cancelled"]
+    assert not WaitingRun.objects.exists()
