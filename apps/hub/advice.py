@@ -131,6 +131,10 @@ _KNOWN: Final[Mapping[str, tuple[str, str]]] = {
         "It did not end in time",
         "See in the log where the time went, then run it again, or with a longer total deadline.",
     ),
+    "budget_spent": (
+        "Its budget is used up",
+        "Look at what its children did, then run it again, or with a larger budget.",
+    ),
     "internal_error": (
         "AOS failed, not the agent",
         "Run it again. If it stays, tell the operator the trace id.",

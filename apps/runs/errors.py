@@ -76,6 +76,16 @@ class TooManyChildren(RunError):
     )
 
 
+class BudgetSpent(RunError):
+    code = "budget_spent"
+    title = "The budget is spent"
+    status = HTTPStatus.CONFLICT
+    template = (
+        "The runs of this tree hold all of the {granted} run seconds of its budget. What they do not "
+        "use is free again when they have ended."
+    )
+
+
 class ChildKeyReused(RunError):
     code = "child_key_reused"
     title = "The key of a child reused"

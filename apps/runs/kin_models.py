@@ -21,7 +21,9 @@ class Bounded(models.Model):
     total_deadline_s: int | None = None
     # What bounds that in turn: the total deadline of the parent.
     latest_end: datetime | None = None
-    # Has a parent, or children: triggers set it and look no further where it is false.
+    # What it is granted, together with all that will descend from it.
+    budget_s: int | None = None
+    # Has a parent, children or a share of a budget: triggers set it and look no further where it is false.
     kin = models.BooleanField(db_default=False)
 
     class Meta:
@@ -95,3 +97,51 @@ class ChildRun(models.Model):
 
     def __str__(self) -> str:
         return f"{self.run_id} is a child of {self.parent_id}"
+
+
+class Budget(models.Model):
+    """Run seconds that were granted to a run and all that descend from it."""
+
+    run = models.OneToOneField(
+        "runs.Run", on_delete=models.CASCADE, primary_key=True, related_name="budget"
+    )
+    granted_s = models.PositiveIntegerField()
+    # What the runs of the tree hold together: what they have used, and what their next attempts may take.
+    taken_s = models.DecimalField(max_digits=14, decimal_places=3)
+
+    class Meta:
+        db_table = "runs_budget"
+        constraints = [
+            models.CheckConstraint(
+                name="runs_budget_not_exceeded",
+                condition=Q(taken_s__gte=0, taken_s__lte=F("granted_s")),
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.taken_s} of {self.granted_s} s"
+
+
+class Share(models.Model):
+    """What a run holds of the budget of its tree."""
+
+    run = models.OneToOneField(
+        "runs.Run", on_delete=models.CASCADE, primary_key=True, related_name="share"
+    )
+    budget = models.ForeignKey(Budget, on_delete=models.CASCADE, related_name="shares")
+    held_s = models.DecimalField(max_digits=14, decimal_places=3)
+    used_s = models.DecimalField(max_digits=14, decimal_places=3, default=0)
+    # How long each attempt may take, where there is enough.
+    attempt_s = models.PositiveIntegerField()
+
+    class Meta:
+        db_table = "runs_share"
+        constraints = [
+            models.CheckConstraint(
+                name="runs_share_not_exceeded",
+                condition=Q(used_s__gte=0, used_s__lte=F("held_s")),
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.run_id} used {self.used_s} of {self.held_s} s"

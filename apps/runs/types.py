@@ -368,6 +368,8 @@ class TaskSpec:
     timeout_s: int | None = None
     queue_deadline_s: int | None = None
     total_deadline_s: int | None = None
+    # Of the run and all that descend from it.
+    budget_s: int | None = None
     retry: dict[str, Any] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
     # Labels that the worker must have, besides those that the version asks for.

@@ -13,7 +13,7 @@ from django.utils.safestring import SafeString
 from unfold.decorators import display
 
 from apps.identity.adminsite import Window, site
-from apps.runs.kin_models import ChildRun, RunDeadline
+from apps.runs.kin_models import Budget, ChildRun, RunDeadline, Share
 from apps.runs.limit_models import Limit
 from apps.runs.models import (
     Artifact,
@@ -51,7 +51,9 @@ class _OfRun(Window):
         | WaitingRun
         | Dependency
         | RunDeadline
-        | ChildRun,
+        | ChildRun
+        | Budget
+        | Share,
     ) -> SafeString:
         url = reverse("admin:runs_run_change", args=[row.run_id])
         return format_html('<a href="{}">{}</a>', url, row.run.name)
@@ -240,4 +242,25 @@ class ChildRunAdmin(_OfRun):
     list_filter = ["on_parent_end"]
     list_select_related = ["run", "parent"]
     search_fields = ["run__name__istartswith", "=key"]
+    ordering = ["-run_id"]
+
+
+@admin.register(Budget, site=site)
+class BudgetAdmin(_OfRun):
+    """Run seconds that were granted to trees of runs, and what is taken of them."""
+
+    icon = "savings"
+    list_display = ["run_link", "granted_s", "taken_s"]
+    list_display_links = ["granted_s"]
+    ordering = ["-run_id"]
+
+
+@admin.register(Share, site=site)
+class ShareAdmin(_OfRun):
+    """What each run holds of the budget of its tree."""
+
+    icon = "pie_chart"
+    list_display = ["run_link", "budget", "held_s", "used_s"]
+    list_display_links = ["held_s"]
+    list_select_related = ["run", "budget"]
     ordering = ["-run_id"]

@@ -89,6 +89,7 @@ class _StoredTaskSerializer(serializers.Serializer[Any]):
     timeout_s = serializers.IntegerField(allow_null=True)
     queue_deadline_s = serializers.IntegerField(allow_null=True)
     total_deadline_s = serializers.IntegerField(allow_null=True)
+    budget_s = serializers.IntegerField(allow_null=True)
     retry = serializers.DictField()
     labels = serializers.DictField(child=serializers.CharField())
     requires = serializers.DictField(child=serializers.CharField(), default=dict)

@@ -115,6 +115,13 @@ class TaskRequestSerializer(StrictSerializer):
         help_text="The run ends after this many seconds, with all its attempts and waits; the version's "
         "own by default.",
     )
+    budget_s = serializers.IntegerField(
+        min_value=1,
+        max_value=365 * _DAY_S,
+        required=False,
+        allow_null=True,
+        help_text="Run seconds that it may take in all, together with the runs that descend from it.",
+    )
     retry = RetrySerializer(required=False)
     concurrency_key = ConcurrencyKeyField(
         required=False,
@@ -185,6 +192,7 @@ def task_of(wanted: dict[str, Any]) -> TaskSpec:
         timeout_s=wanted.get("timeout_s"),
         queue_deadline_s=wanted.get("queue_deadline_s"),
         total_deadline_s=wanted.get("total_deadline_s"),
+        budget_s=wanted.get("budget_s"),
         retry=dict(wanted.get("retry", {})),
         labels=dict(wanted.get("labels", {})),
         requires=dict(wanted.get("requires", {})),
@@ -212,6 +220,13 @@ class FailureSerializer(serializers.Serializer[Any]):
     code = serializers.CharField(help_text="Stable, for programs.")
     detail = serializers.CharField(help_text="A sentence, for people.")
     retryable = serializers.BooleanField(help_text="Whether trying again may help.")
+
+
+class BudgetSerializer(serializers.Serializer[Any]):
+    granted_s = serializers.IntegerField()
+    taken_s = serializers.FloatField(
+        help_text="What the runs of the tree have used, and what their next attempts may take."
+    )
 
 
 class RunSerializer(serializers.Serializer[Run]):
@@ -252,6 +267,9 @@ class RunSerializer(serializers.Serializer[Run]):
     )
     root = serializers.UUIDField(  # type: ignore[assignment]  # DRF takes it off the class
         source="root_public_id", allow_null=True, help_text="The run at the top of its tree."
+    )
+    budget = BudgetSerializer(
+        allow_null=True, help_text="What it was granted, with all that descend from it."
     )
     result = serializers.DictField(allow_null=True)
     error = FailureSerializer(allow_null=True)

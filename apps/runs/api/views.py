@@ -67,7 +67,7 @@ def visible(request: Request) -> RunQuerySet:
     """Runs the caller may see, with what a run object shows and without what it does not."""
     return (
         Run.objects.visible_to(actor(request).user)
-        .select_related("project", "agent_version__agent", "lease")
+        .select_related("project", "agent_version__agent", "lease", "budget")
         .annotate(
             parent_public_id=F("child_of__parent__public_id"),
             root_public_id=F("child_of__root__public_id"),

@@ -19,7 +19,7 @@ from apps.identity.models import User
 from apps.runs.errors import LeaseLost, ParentIsOver, TooDeep, TooManyChildren
 from apps.runs.kin_models import ChildRun
 from apps.runs.models import Run, RunLease
-from apps.runs.services import lifecycle
+from apps.runs.services import budgets, lifecycle
 from apps.runs.types import LeaseState, OnParentEnd, RunState
 
 _MOST_LABELS: Final = 32
@@ -85,9 +85,17 @@ def inherit(run: Run, parent: Run) -> None:
     run.trace = parent.trace
     run.trace_id = tracing.trace_id_of(parent.trace)
     run.latest_end = parent.total_deadline
+    if run.budget_s is not None:
+        rule = "is given to a run that has no parent; its children draw on it"
+        raise Invalid([{"field": "budget_s", "rule": rule}])
 
 
-def tie(run: Run, bond: Bond) -> None:
+def draw(run: Run, parent: Run) -> budgets.Draw | None:
+    """Take of the budget of the tree for a child that is not stored yet. Raises ``BudgetSpent``."""
+    return budgets.take(run, _root_of(parent.pk))
+
+
+def tie(run: Run, bond: Bond, drawn: budgets.Draw | None) -> None:
     """Make a run that was just stored a child. Raises ``TooDeep`` and ``TooManyChildren``.
 
     The caller has locked parent and root, so that the count is exact.
@@ -107,6 +115,8 @@ def tie(run: Run, bond: Bond) -> None:
         fingerprint=bond.fingerprint,
         on_parent_end=bond.on_parent_end,
     )
+    if drawn:
+        budgets.share(run, drawn)
     run.kin = True
 
 

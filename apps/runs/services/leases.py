@@ -169,8 +169,9 @@ def fail(started: Started, failure: Failure, *, artifacts: Sequence[ArtifactData
         delay = policy.delay_s(attempt=run.attempts, dice=random.random())  # noqa: S311
         failpoints.hit(Place.FAILING)
         _tell_of_failure(run, failure)
-        lifecycle.requeue(run, delay=timedelta(seconds=delay), dispatches=lease.seq, why=failure)
-        return RunState.QUEUED
+        return lifecycle.requeue(
+            run, delay=timedelta(seconds=delay), dispatches=lease.seq, why=failure
+        )
     state = RunState.DEAD if policy.is_for(failure) else RunState.FAILED
     lifecycle.close(run, state, failure=failure, artifacts=artifacts)
     return state

@@ -24,12 +24,16 @@ from apps.events import hints
 from apps.events.services import outbox
 from apps.events.types import EventType, Subject
 from apps.runs.models import Artifact, Attempt, ReadyRun, Run, RunLease, ScheduledRun
-from apps.runs.services import dispatch
+from apps.runs.services import budgets, dispatch
 from apps.runs.services.leadership import SQL
 from apps.runs.types import ArtifactData, Entry, Failure, Report, RunState
 
 # The outcome of an attempt whose worker was stopped in an orderly way.
 DRAINED: Final = "drained"
+_SPENT = Failure(
+    code="budget_spent",
+    detail="The budget of its tree of runs has nothing left for another attempt.",
+)
 
 
 def lock(run_id: int) -> Run:
@@ -185,9 +189,15 @@ def end_attempt(run: Run, *, outcome: str, error: dict[str, object] | None) -> N
     )
 
 
-def requeue(run: Run, *, delay: timedelta, dispatches: int, why: Failure) -> None:
-    """Put a locked, running run back in the queue after ``delay``; its lease is gone."""
+def requeue(run: Run, *, delay: timedelta, dispatches: int, why: Failure) -> RunState:
+    """Put a locked, running run back in the queue after ``delay``; its lease is gone.
+
+    Where the budget of its tree has nothing left for another attempt it ends instead.
+    """
     Run.objects.filter(pk=run.pk).update(state=RunState.QUEUED)
+    if not budgets.renew(run):
+        close(run, RunState.EXPIRED, failure=_SPENT)
+        return RunState.EXPIRED
     if delay:
         ScheduledRun.objects.create(run=run, due_at=Now() + delay, dispatches=dispatches)
     else:
@@ -216,6 +226,7 @@ def requeue(run: Run, *, delay: timedelta, dispatches: int, why: Failure) -> Non
             f"starts in {max(0, round(delay.total_seconds()))} s.",
         },
     )
+    return RunState.QUEUED
 
 
 def _drop_from_queue(*runs: Run) -> None:

@@ -168,6 +168,7 @@ def as_json(task: TaskSpec) -> dict[str, Any]:
         "timeout_s": task.timeout_s,
         "queue_deadline_s": task.queue_deadline_s,
         "total_deadline_s": task.total_deadline_s,
+        "budget_s": task.budget_s,
         "retry": task.retry,
         "concurrency_key": task.concurrency_key,
         "labels": task.labels,

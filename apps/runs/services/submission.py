@@ -27,7 +27,7 @@ from apps.identity.actor import Actor
 from apps.projects.models import Project
 from apps.runs.errors import AgentNotReleased, KeyBusy, KeyReused, QueueFull
 from apps.runs.models import IdempotencyKey, Run
-from apps.runs.services import backlog, dependencies, inputs, kin, letters, lifecycle
+from apps.runs.services import backlog, budgets, dependencies, inputs, kin, letters, lifecycle
 from apps.runs.services.kin import Bond
 from apps.runs.services.leadership import SQL
 from apps.runs.types import Priority, RunState, TaskSpec
@@ -329,6 +329,7 @@ def _task_of(run: Run) -> TaskSpec:
         queue=run.queue,
         timeout_s=run.timeout_s,
         total_deadline_s=run.total_s,
+        budget_s=budgets.granted(run),
         retry=run.retry,
         labels=run.labels,
         concurrency_key=run.concurrency_key,
@@ -394,13 +395,15 @@ def _accept(
     )
     slug = version.agent.slug
     needs = dependencies.Needs(by, [task]).of(task)
+    drawn = None
     if under:
         kin.inherit(run, under.parent)
         kin.lock(under, also=[on.pk for on, _ in needs])
+        drawn = kin.draw(run, under.parent)
     backlog.require_room(run.organization_id, more=1)
     _store([run], by=by)
     if under:
-        kin.tie(run, under)
+        kin.tie(run, under, drawn)
     if needs:
         dependencies.hold([(run, needs)])
     outbox.audit(
@@ -453,6 +456,8 @@ def _new_run(
         ),
     )
     run.total_deadline_s = _total_deadline_s(task, version)
+    run.budget_s = task.budget_s
+    run.timeout_s = min(run.timeout_s, run.budget_s or run.timeout_s)
     return run
 
 
@@ -485,6 +490,7 @@ def _store(runs: Sequence[Run], *, by: Actor) -> None:
         row = found[run.public_id]
         run.pk, run.created_at = row["id"], row["created_at"]
         run.total_deadline = row["total_deadline"]
+    budgets.grant(runs)
     doorbell.ring_on_commit(doorbell.ENGINE)
     lifecycle.tell_on_commit([run.public_id for run in runs])
 

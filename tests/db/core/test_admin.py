@@ -16,7 +16,7 @@ from apps.identity.adminsite import Window, site
 from apps.identity.models import Binding, Department
 from apps.identity.services import proposals
 from apps.runs.fleet_models import Leader
-from apps.runs.kin_models import ChildRun, RunDeadline
+from apps.runs.kin_models import Budget, ChildRun, RunDeadline, Share
 from apps.runs.limit_models import Limit
 from apps.runs.models import (
     Attempt,
@@ -86,6 +86,12 @@ def furnish(organization):
     Dependency.objects.create(run=held, on=ready, on_failure="fail")
     WaitingRun.objects.create(run=held, organization_id=organization.pk, open=1)
     RunDeadline.objects.create(run=held, at=Now())
+    Share.objects.create(
+        run=ready,
+        budget=Budget.objects.create(run=ready, granted_s=60, taken_s=9),
+        held_s=9,
+        attempt_s=9,
+    )
     ChildRun.objects.create(run=held, parent=ready, root=ready, depth=1, on_parent_end="cancel")
     ScheduledRun.objects.create(run=later, due_at=Now())
     RunLease.objects.create(

@@ -42,6 +42,8 @@ UNWATCHED = {
     "runs_waiting": "the same",
     "runs_deadline": "the same",
     "runs_child": "the same",
+    "runs_budget": "the same; what is taken of it is the engine's",
+    "runs_share": "the same",
     "runs_dependency": "named when a run is born, which is watched; never changed",
     "runs_pace": "what workers measured",
     "runs_attempt": "the same",
