@@ -333,11 +333,18 @@ def runs(request: HubRequest) -> HttpResponse:
     user = person(request)
     around = frame.of(request)
     chosen = {"state": request.GET.get("state", ""), "agent": request.GET.get("agent", "")}
+    tree = {
+        name: str(_run(user, request.GET[name]).public_id)
+        for name in ("parent", "root")
+        if request.GET.get(name)
+    }
     found = _runs(user).filter(project=around.project)
     if chosen["state"]:
         found = found.filter(state=chosen["state"])
     if chosen["agent"]:
         found = found.filter(agent_version__agent__slug=chosen["agent"])
+    for name, above in tree.items():
+        found = found.filter(**{f"child_of__{name}__public_id": above})
     if before := request.GET.get("before"):
         found = found.filter(pk__lt=_run(user, before).pk)
     page = list(found.order_by("-id")[: _LIST_PAGE + 1])
@@ -349,9 +356,12 @@ def runs(request: HubRequest) -> HttpResponse:
         "states": list(RunState),
         "agents": Agent.objects.visible_to(user),
         "runs": page[:_LIST_PAGE],
-        "more": _more(page, chosen),
+        "more": _more(page, chosen | tree),
+        "tree": tree,
         "narrowed": urlencode({name: value for name, value in chosen.items() if value}),
+        # An act on many runs is asked for by state and agent only.
         "may_bulk": around.project is not None
+        and not tree
         and policy.allows(Actor(user=user), "run.bulk", project_id=around.project.pk),
     }
     if before and request.htmx:

@@ -4,9 +4,11 @@ import re
 
 from playwright.sync_api import expect
 
+from apps.identity.actor import Actor
 from apps.runs.models import Run
+from apps.runs.services import children
 from apps.runs.types import Entry, EventKind
-from tests.factories import make_run
+from tests.factories import make_agent, make_run
 from tests.support.stand_in import StandIn, artifact
 
 
@@ -233,3 +235,30 @@ def test_the_list_is_narrowed_and_its_address_says_how(page, project):
 
     expect(page.locator("#aos-runs-body tr")).to_have_count(2)
     assert waiting.state == "queued"
+
+
+def test_the_children_of_a_run_are_followed_from_its_page(page, project, oscar):
+    agent = make_agent(organization=project.organization, slug="work", title="Work")
+    by = Actor(user=oscar)
+    root = make_run(project=project, agent=agent, by=by, budget_s=900, total_deadline_s=3600)
+    worker = StandIn(root)
+    wish = children.Wish(agent="work", input={}, timeout_s=120)
+    child = children.start(worker.started, wish, key="first")
+    page.goto(f"/runs/{root.public_id}")
+    page.evaluate("window.sameDocument = true")
+    side = page.get_by_role("complementary", name="Files and facts")
+    tree = side.get_by_role("list").filter(has_text="work")
+    expect(tree.get_by_role("link")).to_have_text([re.compile("Queued:.*first")])
+    expect(side.get_by_text("420 of 900 run seconds")).to_be_visible()
+
+    second = StandIn(child)
+    expect(tree.get_by_text("Running:")).to_be_attached()
+    StandIn(children.start(second.started, wish, key="below"))
+    expect(tree.get_by_role("link")).to_have_count(2)
+    second.succeed("Done.")
+    expect(tree.get_by_text("Succeeded:")).to_be_attached()
+    assert page.evaluate("window.sameDocument")
+
+    tree.get_by_role("link").first.click()
+    expect(side.get_by_role("heading", name="Parent")).to_be_visible()
+    expect(side.get_by_role("link", name=re.compile("Running: work"))).to_have_count(2)

@@ -126,6 +126,7 @@ class Branch:
 
     run: Run
     depth: int
+    key: str
     on_parent_end: str
 
 
@@ -153,7 +154,12 @@ def family(run: Run, *, to: User) -> Family:
     return Family(
         parent=parent,
         branches=[
-            Branch(run=runs[row.run_id], depth=row.depth - base, on_parent_end=row.on_parent_end)
+            Branch(
+                run=runs[row.run_id],
+                depth=row.depth - base,
+                key=row.key,
+                on_parent_end=row.on_parent_end,
+            )
             for row in order
             if row.run_id in runs
         ],

@@ -7,9 +7,11 @@ import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.urls import reverse
 
+from apps.identity.actor import Actor
 from apps.identity.types import Role
 from apps.projects.models import WorkspaceFile
 from apps.runs.models import Run
+from apps.runs.services import children
 from apps.runs.types import RunState
 from tests.factories import make_agent, make_organization, make_project, make_run, make_user
 from tests.support.stand_in import StandIn, artifact, publish
@@ -757,3 +759,23 @@ def test_links_to_places_one_may_not_enter_are_absent(client, project, vera):
     assert "Django admin" not in html
     assert "Flower" not in html
     assert "Monitor" not in html
+
+
+def test_the_list_of_runs_narrows_to_those_below_one(page, project, olivia):
+    agent = make_agent(organization=project.organization, slug="work")
+    by = Actor(user=olivia)
+    root = make_run(project=project, agent=agent, by=by)
+    first = StandIn(root)
+    child = children.start(first.started, children.Wish(agent="work", input={}), key="a")
+    below = children.start(StandIn(child).started, children.Wish(agent="work", input={}), key="b")
+
+    def shown(query):
+        answer = page.get(f"/runs?{query}")
+        assert answer.context["may_bulk"] is (query == "")
+        return {run.pk for run in answer.context["runs"]}
+
+    assert shown("") == {root.pk, child.pk, below.pk}
+    assert shown(f"parent={root.public_id}") == {child.pk}
+    assert shown(f"root={root.public_id.hex}") == {child.pk, below.pk}
+    assert page.get(f"/runs?parent={uuid4()}").status_code == HTTPStatus.NOT_FOUND
+    assert page.get("/runs?parent=x").status_code == HTTPStatus.NOT_FOUND
