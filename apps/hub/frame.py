@@ -44,7 +44,9 @@ def of(request: HttpRequest, *, project: Project | None = None) -> Frame:
     if request.session.session_key:
         sessions.seen(user, request.session.session_key)
     projects = list(Project.objects.visible_to(user))
-    project = project or current(request, projects)
+    # A run may be shown to somebody whose role over it, or over its agent, is none in its project.
+    if project not in projects:
+        project = current(request, projects)
     stream = Stream.objects.filter(project_id=project.pk).first() if project else None
     by = Actor(user=user)
     return Frame(

@@ -429,8 +429,12 @@ def _story(user: User, run: Run) -> dict[str, Any]:
     lease = getattr(run, "lease", None)
     result = run.result or {}
     tones = {RunState.SUCCEEDED: "ok", RunState.FAILED: "bad", RunState.DEAD: "bad"}
+    by, place = Actor(user=user), run.place
     return {
-        "may_operate": policy.allows(Actor(user=user), "run.cancel", **run.place),
+        "may_cancel": not run.is_over and policy.allows(by, "run.cancel", **place),
+        "may_rerun": submission.may_run(
+            by, project_id=place["project_id"], agent_id=place["agent_id"], action="run.rerun"
+        ),
         "rerun_key": uuid.uuid4().hex,
         "timeline": timeline.tell(run, attempts=attempts, events=events),
         "progress": timeline.progress(run, attempts=attempts, events=events),

@@ -9,11 +9,13 @@ from typing import Any
 from django.contrib import messages
 from django.http import HttpResponse, QueryDict
 from django.shortcuts import redirect, render
+from django.urls import reverse
 from django_htmx.http import HttpResponseClientRedirect
 
 from apps.core.errors import AosError, Invalid
 from apps.hub import frame
 from apps.hub.visiting import HubRequest
+from apps.identity import policy
 from apps.identity.errors import StepUpRequired
 from apps.identity.rest import page_actor
 
@@ -114,4 +116,7 @@ def show(
 
 def arrive(request: HubRequest, done: Done) -> HttpResponse:
     messages.success(request, done.said)
-    return HttpResponseClientRedirect(done.href) if request.htmx else redirect(done.href)
+    # Who has just taken their own role away would be refused on any page of access.
+    is_in = policy.allows(page_actor(request), "people.read")
+    href = done.href if is_in else reverse("chat")
+    return HttpResponseClientRedirect(href) if request.htmx else redirect(href)
