@@ -25,7 +25,8 @@ _APPLICATION: Final = "aos-line"
 # It is made once, maybe while the tables are empty, and must not read a whole table when it has grown.
 _BY_KEY: Final = (
     "-c plan_cache_mode=force_generic_plan"
-    " -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
+    " -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c enable_material=off"
+    " -c jit=off"
 )
 # What a stalled process can hold up: its statement must not wait for ever for a lock, and its open
 # transaction must not keep a successor from its work.

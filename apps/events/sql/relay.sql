@@ -9,19 +9,26 @@
 -- its first.
 --
 -- `fresh` leaves out what the log already has (the same event, or a second receipt of a run): it is
--- taken from the outbox, gets no number, and cannot block everything behind it.
+-- taken from the outbox, gets no number, and cannot block everything behind it. The log is asked about each
+-- event by key, never with EXISTS: that may be planned as one reading of all receipts there are.
 WITH batch AS MATERIALIZED (
     SELECT id FROM events_outboxentry ORDER BY id LIMIT %(limit)s FOR UPDATE
 ), taken AS (
     DELETE FROM events_outboxentry AS entry USING batch WHERE entry.id = batch.id
     RETURNING entry.*
-), fresh AS (
-    SELECT taken.*, row_number() OVER (PARTITION BY project_id ORDER BY id) AS place
+), judged AS MATERIALIZED (
+    SELECT taken.*,
+           (SELECT event.id FROM events_event AS event
+             WHERE event.event_id = taken.event_id LIMIT 1) IS NULL
+           AND (taken.type <> 'task.receipt'
+                OR (SELECT event.id FROM events_event AS event
+                     WHERE event.run_id = taken.run_id AND event.type = 'task.receipt' LIMIT 1) IS NULL)
+           AS is_new
       FROM taken
-     WHERE NOT EXISTS (SELECT FROM events_event AS event WHERE event.event_id = taken.event_id)
-       AND (taken.type <> 'task.receipt' OR NOT EXISTS (
-                SELECT FROM events_event AS event
-                 WHERE event.run_id = taken.run_id AND event.type = 'task.receipt'))
+), fresh AS (
+    SELECT judged.*, row_number() OVER (PARTITION BY project_id ORDER BY id) AS place
+      FROM judged
+     WHERE is_new
 ), stream AS (
     INSERT INTO events_stream AS stream (project_id, last_seq)
     SELECT project_id, count(*) FROM fresh GROUP BY project_id ORDER BY project_id
@@ -35,10 +42,8 @@ WITH batch AS MATERIALIZED (
            stream.last_seq - count(*) OVER (PARTITION BY fresh.project_id) + fresh.place
       FROM fresh JOIN stream USING (project_id)
      ORDER BY fresh.id
-    RETURNING event_id
 )
-SELECT taken.project_id, count(moved.event_id) AS moved,
-       array_agg(taken.event_id::text) FILTER (WHERE moved.event_id IS NULL) AS refused,
-       count(*) AS taken
-  FROM taken LEFT JOIN moved USING (event_id)
- GROUP BY taken.project_id;
+SELECT project_id, count(*) FILTER (WHERE is_new) AS moved,
+       array_agg(event_id::text) FILTER (WHERE NOT is_new) AS refused, count(*) AS taken
+  FROM judged
+ GROUP BY project_id;

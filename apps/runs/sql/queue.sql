@@ -369,19 +369,18 @@ RETURNING run_id;
 -- name: start
 -- A worker takes up dispatched runs, one or a message full: compare-and-set on each token. No row back
 -- means that the run was cancelled, handed back or given to another; the caller drops it quietly.
-WITH wanted AS MATERIALIZED (
-    SELECT * FROM unnest(%(run_ids)s::bigint[], %(tokens)s::bigint[]) AS w (run_id, token)
-), held AS MATERIALIZED (
-    SELECT id, timeout_s FROM runs_run
-     WHERE id = ANY(%(run_ids)s::bigint[])
-     ORDER BY id
-       FOR NO KEY UPDATE
+WITH held AS MATERIALIZED (
+    SELECT run.id, run.timeout_s, wanted.token
+      FROM unnest(%(run_ids)s::bigint[], %(tokens)s::bigint[]) AS wanted (run_id, token)
+      JOIN runs_run AS run ON run.id = wanted.run_id
+     ORDER BY run.id
+       FOR NO KEY UPDATE OF run
 ), mine AS (
     UPDATE runs_lease AS lease
        SET state = 'r', worker_id = %(worker_id)s, started_at = clock_timestamp(),
            hard_deadline = clock_timestamp() + make_interval(secs => held.timeout_s + %(grace_s)s)
-      FROM wanted JOIN held ON held.id = wanted.run_id
-     WHERE lease.run_id = wanted.run_id AND lease.token = wanted.token AND lease.state = 'd'
+      FROM held
+     WHERE lease.run_id = held.id AND lease.token = held.token AND lease.state = 'd'
        AND (lease.pool IS NULL OR lease.pool = %(pool)s)
     RETURNING lease.run_id, lease.token, lease.seq
 ), run AS (
@@ -391,22 +390,21 @@ WITH wanted AS MATERIALIZED (
       FROM mine
      WHERE run.id = mine.run_id
     RETURNING run.id, run.public_id, run.organization_id, run.project_id, run.agent_version_id,
-              run.attempts, run.spec, run.trace, run.timeout_s, run.name, mine.token, mine.seq
+              run.attempts, run.spec, run.trace, run.timeout_s, run.name, mine.token, mine.seq,
+              1 + coalesce((SELECT max(e.seq) FROM runs_event AS e WHERE e.run_id = run.id), 0)
+                  AS last_event_seq
 ), attempt AS (
     INSERT INTO runs_attempt (run_id, number, token, worker_name, outcome, started_at)
     SELECT id, attempts, token, %(worker_name)s::text, '', clock_timestamp() FROM run
 ), log AS (
     INSERT INTO runs_event (run_id, seq, kind, payload)
-    SELECT run.id, 1 + coalesce((SELECT max(e.seq) FROM runs_event AS e WHERE e.run_id = run.id), 0),
-           'run', jsonb_build_object('state', 'running', 'attempt', run.attempts,
-                                     'worker', %(worker_name)s::text)
+    SELECT id, last_event_seq, 'run',
+           jsonb_build_object('state', 'running', 'attempt', attempts, 'worker', %(worker_name)s::text)
       FROM run
-    RETURNING run_id, seq
 )
-SELECT run.id AS run_id, run.token, run.public_id, run.organization_id, run.project_id,
-       run.attempts AS attempt, run.spec, run.trace, run.timeout_s, run.agent_version_id AS version_id,
-       run.name, run.seq, log.seq AS last_event_seq
-  FROM run JOIN log ON log.run_id = run.id;
+SELECT id AS run_id, token, public_id, organization_id, project_id, attempts AS attempt, spec, trace,
+       timeout_s, agent_version_id AS version_id, name, seq, last_event_seq
+  FROM run;
 
 -- name: finish
 -- Bring runs to a final state, one or a message full: lease, run, attempt, log and receipt in one
@@ -416,27 +414,25 @@ SELECT run.id AS run_id, run.token, run.public_id, run.organization_id, run.proj
 -- A worker's report proves its lease by the token, never by a state; no row back means that the lease is
 -- not the worker's any more. A report without a token comes from a transaction that has locked the run
 -- and taken away what it held.
-WITH report AS MATERIALIZED (
-    SELECT * FROM jsonb_to_recordset(%(reports)s::jsonb) AS r (
-        run_id bigint, token bigint, after int, state text, result jsonb, error jsonb,
-        isolation text, lines jsonb, artifacts jsonb, receipt_id uuid, recovery_id uuid)
-), held AS MATERIALIZED (
-    SELECT run.id FROM runs_run AS run
-     WHERE run.id IN (SELECT run_id FROM report)
+WITH held AS MATERIALIZED (
+    SELECT report.*
+      FROM jsonb_to_recordset(%(reports)s::jsonb) AS report (
+           run_id bigint, token bigint, after int, state text, result jsonb, error jsonb,
+           isolation text, lines jsonb, artifacts jsonb, receipt_id uuid, recovery_id uuid)
+      JOIN runs_run AS run ON run.id = report.run_id
      ORDER BY run.id
-       FOR NO KEY UPDATE
+       FOR NO KEY UPDATE OF run
 ), gone AS (
     DELETE FROM runs_lease AS lease
-     USING report JOIN held ON held.id = report.run_id
-     WHERE lease.run_id = report.run_id AND lease.token = report.token
-    RETURNING lease.run_id
+     USING held
+     WHERE lease.run_id = held.run_id AND lease.token = held.token
+    RETURNING held.*
 ), ended AS (
     UPDATE runs_run AS run
        SET state = report.state, result = report.result, error = report.error,
            isolation = coalesce(report.isolation, run.isolation), finished_at = clock_timestamp()
-      FROM report
-      LEFT JOIN gone ON gone.run_id = report.run_id
-     WHERE run.id = report.run_id AND (report.token IS NULL OR gone.run_id IS NOT NULL)
+      FROM (SELECT * FROM gone UNION ALL SELECT * FROM held WHERE token IS NULL) AS report
+     WHERE run.id = report.run_id
     RETURNING run.id, run.public_id, run.organization_id, run.project_id, run.trace_id, run.name,
               run.state, run.attempts, run.isolation, run.started_at, run.finished_at, run.result,
               run.error, report.lines, report.artifacts, report.receipt_id, report.recovery_id,

@@ -1,0 +1,94 @@
+"""The statements of a run's path find their rows by key, although their plans are made while tables are empty."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from apps.core import sql
+from apps.core.postgres import direct
+from apps.events.services import relay
+from apps.runs.services import leadership, leases
+from apps.runs.services.dispatch import Dispatcher
+from apps.runs.services.fairness import Room
+from apps.runs.types import Lease, Report, RunState
+from tests.factories import make_run, make_worker
+
+pytestmark = pytest.mark.django_db(transaction=True)
+# What a platform that runs for years has very many of.
+GROWING = ("runs_run", "runs_attempt", "runs_event", "events_event")
+
+
+@pytest.fixture
+def plans(monkeypatch):
+    """The plan of each statement that goes through a line."""
+    found = {}
+    fetch = direct.fetch
+
+    def explaining(statement, params):
+        (row,) = fetch(f"EXPLAIN (FORMAT JSON) {statement}", params)
+        found[statement] = row["QUERY PLAN"][0]["Plan"]
+        return fetch(statement, params)
+
+    monkeypatch.setattr(direct, "fetch", explaining)
+    with direct.line():
+        direct.close()
+        yield found
+        direct.close()
+
+
+def readings(plan):
+    """Each node of a plan that reads a table which only grows."""
+    if plan.get("Relation Name", "").startswith(GROWING) and "Scan" in plan["Node Type"]:
+        yield plan
+    for below in plan.get("Plans", ()):
+        yield from readings(below)
+
+
+def carry_out(seat, worker):
+    messages = Dispatcher(seat).claim(Room(now=10))
+    wanted = [Lease(run_id=d.run_id, token=d.token) for m in messages for d in m.dispatches]
+    started = leases.start_many(wanted, worker=worker)
+    leases.finish(
+        [
+            Report(lease=one.lease, state=RunState.SUCCEEDED, after=None, result={}, lines=())
+            for one in started
+        ]
+    )
+    with direct.atomic():
+        leadership.require(seat)
+        return relay.move()
+
+
+def test_a_runs_path_reads_no_table_that_grows_from_end_to_end(plans, settings):
+    settings.AOS_LEADER_TTL = timedelta(hours=1)
+    seat = leadership.take("test")
+    for _ in range(2):
+        make_run()
+
+    assert carry_out(seat, make_worker()) == 4
+
+    asked = {leadership.SQL[name] for name in ("claim", "start", "finish")} | {relay.SQL["move"]}
+    assert asked <= plans.keys()
+    found = [node for statement in asked for node in readings(plans[statement])]
+    assert len(found) > 10
+    for node in found:
+        assert "Index Cond" in node or node["Node Type"] == "Bitmap Heap Scan", node
+
+
+def test_plans_of_the_line_are_kept_and_not_compiled(plans):
+    direct.fetch("SELECT 1", {})
+
+    assert sql.fetch("SHOW enable_material", {})[0]["enable_material"] == "on"
+    for name, value in (
+        ("plan_cache_mode", "force_generic_plan"),
+        ("enable_material", "off"),
+        ("jit", "off"),
+    ):
+        assert sql_of_line(name) == value
+
+
+def sql_of_line(name):
+    (row,) = direct.fetch("SELECT current_setting(%(name)s) AS value", {"name": name})
+    return row["value"]
