@@ -20,6 +20,7 @@ from apps.sandboxes.services import tracking
 from apps.sandboxes.types import EgressMode
 from workers import ends
 from workers.held import Held
+from workers.insist import insist
 from workers.node import Node, Stop, Task
 from workers.output import Transcript
 from workers.runlog import RunLog
@@ -115,7 +116,7 @@ class _Attempt:
             lines=lines,
             artifacts=artifacts,
         )
-        if not ends.insist(lambda: self._node.finish_run(report)):
+        if not insist(lambda: self._node.finish_run(report)):
             raise LeaseLost(run_id=self._started.public_id)
 
     def _report(self, failure: Failure) -> None:

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any, Final
 from uuid import UUID
 
@@ -30,6 +30,7 @@ from apps.runs.models import Run
 from apps.runs.services import children, leases
 from apps.runs.types import FINAL, Entry, EventKind, Failure, Lease, Report, RunState, Started
 from workers import ends
+from workers.insist import insist
 from workers.node import Node, Task
 from workers.runlog import RunLog
 from workers.taskevents import TaskEvents
@@ -184,7 +185,7 @@ class _Group:
         self._lock = threading.Lock()
         self._node = node
         self._events = events
-        self._reports: list[tuple[Started, Report]] = []
+        self._reports: list[tuple[Started, Task, Report]] = []
         self._moments: dict[int, tuple[float, float]] = {}
         self._written = self._busy_since = time.monotonic()
         if events:
@@ -252,7 +253,7 @@ class _Group:
             isolation=ISOLATION,
             lines=lines,
         )
-        self._reports.append((started, report))
+        self._reports.append((started, task, report))
         self._moments[started.lease.run_id] = (began, took)
 
     def _end(self, started: Started, task: Task, failure: Failure) -> None:
@@ -264,25 +265,21 @@ class _Group:
     def _write(self) -> None:
         self._written = time.monotonic()
         reports, self._reports = self._reports, []
-        if reports:
-            ends.insist(lambda: self._finish(reports))
+        if len(reports) == 1:
+            # It shares a statement with those of other messages, and nobody waits for that here.
+            ((started, task, report),) = reports
+            self._node.finisher.put(task, report, partial(self._told, started))
+        elif reports:
+            ours = insist(lambda: leases.finish([report for *_, report in reports]))
+            for started, *_ in reports:
+                self._told(started, ours)
 
-    def _finish(self, reports: Sequence[tuple[Started, Report]]) -> None:
-        ended = self._end_those_ours([report for _, report in reports])
-        if len(ended) < len(reports):
-            lost = [str(each.public_id) for each, _ in reports if each.lease not in ended]
-            logger.warning("leases lost, work dropped", extra={"runs": lost})
+    def _told(self, started: Started, ours: Collection[Lease]) -> None:
+        if started.lease not in ours:
+            logger.warning("lease lost, work dropped", extra={"run": str(started.public_id)})
         if self._events:
-            for started, _ in reports:
-                began, took = self._moments[started.lease.run_id]
-                self._events.ended(started, began=began, took=took, failure=None)
-
-    def _end_those_ours(self, reports: Sequence[Report]) -> Collection[Lease]:
-        if len(reports) > 1:
-            return leases.finish(reports)
-        # Alone in its message: its end may share a commit with those of others.
-        (report,) = reports
-        return [report.lease] if self._node.finish_run(report) else []
+            began, took = self._moments[started.lease.run_id]
+            self._events.ended(started, began=began, took=took, failure=None)
 
 
 def _call(function: Function, started: Started, task: Task) -> dict[str, Any]:

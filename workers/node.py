@@ -22,6 +22,7 @@ from apps.runs.errors import LeaseLost
 from apps.runs.fleet_models import WorkerNode
 from apps.runs.services import fleet, leases
 from apps.runs.types import Lease, Report, Started
+from workers.finisher import Finisher
 from workers.paces import Paces
 from workers.runlog import RunLog
 from workers.together import Together
@@ -79,6 +80,7 @@ class Node:
         self.name = name
         self._slots = slots
         self.paces = Paces()
+        self.finisher = Finisher()
         self._tasks: dict[Lease, Task] = {}
         self._ticks: set[Callable[[], None]] = set()
         self._lock = threading.Lock()
@@ -147,12 +149,18 @@ class Node:
             task.stop(Stop.DRAINED)
 
     def leave(self) -> None:
+        if not self.finisher.wait(settings.AOS_SELF_FENCE.total_seconds()):
+            logger.warning("ends not written, their runs are taken back", extra={"node": self.name})
         self._stopping.set()
         fleet.depart(worker_id=self.row.pk)
 
     def _held(self) -> list[Task]:
+        # In this order: an end goes to the finisher before the task is let go here.
         with self._lock:
-            return list(self._tasks.values())
+            held = dict(self._tasks)
+        return list(held.values()) + [
+            task for task in self.finisher.held() if task.lease not in held
+        ]
 
     def _beat_for_ever(self) -> None:
         next_beat = 0.0

@@ -348,7 +348,7 @@ def test_runs_are_where_a_small_model_says_they_are_after_20000_acts():
 def test_without_the_token_the_model_and_the_database_part(monkeypatch):
     """The sabotage: the same walk with the fence of FINISH taken out. A stale worker ends the run, or
     meets the last wall, the trigger of transitions."""
-    fence = "AND lease.token = report.token"
+    fence = "AND lease.token = held.token"
     statements = dict(leadership.SQL)
     assert fence in statements["finish"]
     statements["finish"] = statements["finish"].replace(fence, "")
