@@ -12,6 +12,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -43,7 +44,8 @@ class _End:
 class Finisher:
     """One per worker process; its thread begins with the first end."""
 
-    def __init__(self) -> None:
+    def __init__(self, turn: AbstractContextManager[object] | None = None) -> None:
+        self._turn = turn or nullcontext()
         self._changed = threading.Condition()
         self._waiting: deque[_End] = deque()
         self._held: dict[Lease, Task] = {}
@@ -74,19 +76,24 @@ class Finisher:
     def _work(self) -> None:
         with direct.line():
             while True:
-                self._write(self._take())
+                with self._changed:
+                    self._changed.wait_for(lambda: self._waiting)
+                self._write()
 
     def _take(self) -> list[_End]:
         with self._changed:
-            while not self._waiting:
-                self._changed.wait()
             taken = [self._waiting.popleft() for _ in range(min(_MOST, len(self._waiting)))]
             self._changed.notify_all()
             return taken
 
-    def _write(self, taken: Sequence[_End]) -> None:
+    def _write(self) -> None:
+        taken: list[_End] = []
         try:
-            ours = insist(lambda: _finish([end.report for end in taken]))
+            with self._turn:
+                taken = self._take()
+                ours = _try([end.report for end in taken])
+            if ours is None:
+                ours = insist(lambda: _finish([end.report for end in taken]))
             for end in taken:
                 end.then(ours)
         except DatabaseError:
@@ -97,6 +104,14 @@ class Finisher:
                 for end in taken:
                     self._held.pop(end.task.lease, None)
                 self._changed.notify_all()
+
+
+def _try(reports: Sequence[Report]) -> Collection[Lease] | None:
+    """Once: nobody's turn waits for a database that is away."""
+    try:
+        return _finish(reports)
+    except (OperationalError, InterfaceError):
+        return None
 
 
 def _finish(reports: Sequence[Report]) -> Collection[Lease]:

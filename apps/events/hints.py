@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 # Every web process is in this one group, so a hint costs one message however many sockets are open.
 GROUP: Final = "hints"
 _PAUSE_S: Final = 0.01
+# The pause grows by so much while many logs grow at once.
+_SLOWEST: Final = 5
 _PATIENCE_S: Final = 2.0
 _AWAY_S: Final = 0.5
 # Hints kept while Redis is away. Beyond that they are dropped: the web polls.
@@ -76,7 +78,8 @@ class _Teller:
             told = loop.run_until_complete(self._say(topics))
             if not told:
                 self._keep(topics)
-            time.sleep(_PAUSE_S if told else _AWAY_S)
+            pause = _PAUSE_S * min(_SLOWEST, 1 + len(topics) // 4)
+            time.sleep(pause if told else _AWAY_S)
 
     def _next(self) -> set[str]:
         with self._changed:

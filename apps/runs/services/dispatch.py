@@ -28,8 +28,9 @@ logger = logging.getLogger(__name__)
 # belongs to the process: it may lead twice in one epoch.
 _PER_EPOCH: Final = 2**40
 _numbers = count()
-# Messages of short runs that may wait for each slot.
+# Messages of short runs that may wait for each slot, and of very short ones.
 _AHEAD: Final = 3
+_FAR: Final = 8
 # So many runs of all lanes are looked at where many of them cannot pass, and so many gates in one round at
 # which some can.
 _DEEPEST: Final = 2000
@@ -80,8 +81,12 @@ class View:
         """
         now = self.slots - self.taken
         waiting = max(0, self.taken - self.slots)
-        ahead = max(0, _AHEAD * self.slots - waiting)
-        return Room(now=max(0, now), ahead=ahead, slots=self.slots)
+        return Room(
+            now=max(0, now),
+            ahead=max(0, _AHEAD * self.slots - waiting),
+            far=max(0, _FAR * self.slots - waiting),
+            slots=self.slots,
+        )
 
     def is_supplied(self, sent: int) -> bool:
         """Each slot finds at least one more message when it is done, with those just sent."""
@@ -151,7 +156,7 @@ class Dispatcher:
         """
         self._depth, depth = 0, self._depth
         self._opens_in_s = math.inf
-        if not room.now + room.ahead:
+        if not room.most:
             return []
         heeded = self._heed(rules)
         book = Book(heeded, agents=self._agents, required=self._required)
@@ -174,7 +179,7 @@ class Dispatcher:
         fits = (self._paces.get(head.version_id, Pace()).per_message(work) for head in heads)
         self._fit = max(fits, default=1)
         self._shares.forget({key for head in heads for key in (head.organization_id, head.lane_id)})
-        if self._park(book) and len(chosen) < room.now + room.ahead:
+        if self._park(book) and len(chosen) < room.most:
             self._depth = min(_DEEPEST, max(64, 4 * depth))
         self._opens_in_s = book.next_in_s()
         return self._lease(chosen, book)
@@ -187,7 +192,7 @@ class Dispatcher:
 
     def _look(self, room: Room, book: Book, *, depth: int) -> list[Head]:
         """The fronts of all lanes: twice what is wanted, so that turns can be taken among them."""
-        wanted = (room.now + room.ahead) * self._fit
+        wanted = room.most * self._fit
         # Where lanes abound, one of each is choice enough.
         least = 1 if self._lanes > 4 * wanted else 2
         reach = max(depth // self._lanes, min(wanted, max(least, 2 * wanted // self._lanes)))

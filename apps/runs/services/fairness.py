@@ -25,6 +25,8 @@ _UNKNOWN_S: Final = 1.0
 _LEAST_S: Final = 0.001
 # Runs shorter than this may be sent before a slot is free: they wait for little.
 _SHORT_S: Final = 1.0
+# And of these many more: a message full of them is done in no time.
+_BRIEF_S: Final = 0.02
 MOST_IN_A_MESSAGE: Final = 50
 
 
@@ -60,6 +62,10 @@ class Pace:
     def is_short(self) -> bool:
         return self.mean_s < _SHORT_S
 
+    @property
+    def is_brief(self) -> bool:
+        return self.mean_s <= _BRIEF_S
+
     def per_message(self, work: timedelta) -> int:
         """How many runs make up about as much work as a message should carry."""
         if not self.is_light:
@@ -70,12 +76,24 @@ class Pace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Room:
-    """How many messages the workers can take now, and how many more if they hold short runs."""
+    """How many messages the workers can take now, and how many more if they hold short runs (``ahead``), or
+    very short ones (``far``)."""
 
     now: int
     ahead: int = 0
+    far: int = 0
     # Of all workers, busy or not.
     slots: int = 0
+
+    @property
+    def most(self) -> int:
+        return self.now + max(self.ahead, self.far)
+
+    def for_pace(self, pace: Pace) -> int:
+        """How many messages there may be, if the next holds runs of this pace."""
+        if pace.is_brief:
+            return self.most
+        return self.now + (self.ahead if pace.is_short else 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,7 +174,7 @@ class Packer:
         fit = pace.per_message(self._work)
         message = self._open.get((head.version_id, head.home))
         if message is None or len(message) >= fit:
-            if len(self.messages) >= self._room.now + (self._room.ahead if pace.is_short else 0):
+            if len(self.messages) >= self._room.for_pace(pace):
                 self._keep_a_place(pace)
                 return Fit.FULL
             if head.home is not None and not self._keeper.hires(head):

@@ -108,6 +108,21 @@ def test_only_short_runs_are_sent_ahead_of_free_slots():
     assert len(chosen(heads(5, version=BRIEF), Room(now=0, ahead=4))) == 4
 
 
+def test_more_is_laid_ready_of_what_is_done_in_no_time():
+    room = Room(now=1, ahead=3, far=8)
+
+    assert len(chosen(heads(20, version=BRIEF), room)) == 4
+    messages = choose(
+        heads(20, version=BRIEF),
+        room=room,
+        paces={BRIEF: Pace(mean_s=0.02)},
+        shares=Shares(),
+        work=WORK,
+        keeper=Open(),
+    )
+    assert len(messages) == 9
+
+
 def test_short_runs_do_not_overtake_a_long_one_for_ever():
     """Without the kept place, ``ahead`` is filled up each round and no slot is ever seen free."""
     flood = heads(500, version=LIGHT)
