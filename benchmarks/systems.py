@@ -132,7 +132,10 @@ class Aos(System):
         return self.stage.env | self._own
 
     def start_rest(self) -> None:
+        led = self._times_led()
         self.stage.start("engine", self.stage.procfile("engine"), env=self.env)
+        # What its start costs is not what a run costs.
+        self.stage.wait_for("the engine to lead", lambda: self._times_led() > led, seconds=60)
         if self._over_http:
             self._start_web()
 
@@ -148,6 +151,10 @@ class Aos(System):
     @property
     def lines_each(self) -> int:
         return 3 if self._tells_claim else 2
+
+    def _times_led(self) -> int:
+        log = self.stage.folder / "engine.log"
+        return log.read_text("utf-8", "replace").count("engine leads") if log.exists() else 0
 
     def _start_web(self) -> None:
         self._port = self.stage.fresh_port("AOS_PORT")

@@ -31,6 +31,8 @@ _numbers = count()
 # Messages of short runs that may wait for each slot, and of very short ones.
 _AHEAD: Final = 3
 _FAR: Final = 8
+# Runs claimed in a round: the first ones should not wait until very many are.
+_MOST_A_ROUND: Final = 500
 # So many runs of all lanes are looked at where many of them cannot pass, and so many gates in one round at
 # which some can.
 _DEEPEST: Final = 2000
@@ -112,15 +114,14 @@ class Dispatcher:
         self._agents: dict[UUID, UUID] = {}
         # What is required at the gates where runs wait for certain workers.
         self._required: dict[UUID, Mapping[str, str]] = {}
-        # What the last round saw: how many lanes have something to run, how many of their runs one
-        # message may carry, and how deep to look because many could not pass.
+        # What the last round saw: how many lanes have something to run, runs of which versions, and how
+        # deep to look because many could not pass.
         self._lanes = 1
-        self._fit = 1
+        self._versions: set[UUID] = set()
         self._depth = 0
         self._turn = 0
         # When a gate opens by time.
         self._opens_in_s = math.inf
-        self._strangers = False
 
     def learn(self) -> None:
         """Read what the workers measured."""
@@ -134,7 +135,7 @@ class Dispatcher:
     @property
     def meets_strangers(self) -> bool:
         """The last round saw runs of a version that nobody had measured yet."""
-        return self._strangers
+        return not self._versions <= self._paces.keys()
 
     @property
     def goes_on(self) -> bool:
@@ -175,9 +176,7 @@ class Dispatcher:
             manners=self._manners(heads, room),
         )
         self._lanes = max(1, len({head.lane_id for head in heads}))
-        self._strangers = any(head.version_id not in self._paces for head in heads)
-        fits = (self._paces.get(head.version_id, Pace()).per_message(work) for head in heads)
-        self._fit = max(fits, default=1)
+        self._versions = {head.version_id for head in heads}
         self._shares.forget({key for head in heads for key in (head.organization_id, head.lane_id)})
         if self._park(book) and len(chosen) < room.most:
             self._depth = min(_DEEPEST, max(64, 4 * depth))
@@ -192,11 +191,13 @@ class Dispatcher:
 
     def _look(self, room: Room, book: Book, *, depth: int) -> list[Head]:
         """The fronts of all lanes: twice what is wanted, so that turns can be taken among them."""
-        wanted = room.most * self._fit
+        paces = (self._paces.get(version, Pace()) for version in self._versions)
+        fit = max((pace.per_message(settings.AOS_MESSAGE_WORK) for pace in paces), default=1)
+        wanted = min(room.most * fit, _MOST_A_ROUND)
         # Where lanes abound, one of each is choice enough.
         least = 1 if self._lanes > 4 * wanted else 2
         reach = max(depth // self._lanes, min(wanted, max(least, 2 * wanted // self._lanes)))
-        opened = list(book.open(wanted, fit=self._fit).items())
+        opened = list(book.open(wanted, fit=fit).items())
         if len(opened) > _GATES:
             self._turn = (self._turn + _GATES) % len(opened)
             opened = (opened[self._turn :] + opened[: self._turn])[:_GATES]

@@ -103,6 +103,32 @@ def test_without_the_token_a_stale_worker_would_end_the_run(seat, echo):
         assert leases.finish(_ends([stale])) == {stale.lease}
 
 
+def test_a_figure_counts_in_the_round_after_it_was_learnt(seat, echo):
+    _submit(echo, 120)
+    dispatcher = Dispatcher(seat)
+    assert [len(message.dispatches) for message in dispatcher.claim(Room(now=2))] == [1, 1]
+    assert dispatcher.meets_strangers
+    pace.note(version_id=echo["agent"].current_id, mean_s=0.0002, runs=10)
+
+    dispatcher.learn()
+
+    assert not dispatcher.meets_strangers
+    messages = dispatcher.claim(Room(now=2))
+    assert [len(message.dispatches) for message in messages] == [50, 50]
+
+
+def test_a_round_claims_no_more_than_it_can_send_soon(seat, echo):
+    _submit(echo, 620)
+    pace.note(version_id=echo["agent"].current_id, mean_s=0.0002, runs=10)
+    dispatcher = Dispatcher(seat)
+    dispatcher.learn()
+    dispatcher.claim(Room(now=1))
+
+    messages = dispatcher.claim(Room(now=4, far=32))
+
+    assert sum(len(message.dispatches) for message in messages) == 500
+
+
 def test_short_runs_of_one_function_are_leased_for_one_message(seat, echo):
     _submit(echo, 120)
     pace.note(version_id=echo["agent"].current_id, mean_s=0.0002, runs=10)
