@@ -10,7 +10,7 @@ with the walls every sandbox has, never on the host. ``Servers.line`` is what
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -26,7 +26,7 @@ from apps.sandboxes.services import tracking
 from apps.sandboxes.stdio import LineLost
 from workers.sandbox.base import Command, Sandbox, SandboxDriver, SandboxSpec
 from workers.sandbox.channel import Channel, LineClosed
-from workers.sandbox.errors import SandboxKilled
+from workers.sandbox.errors import SandboxError, SandboxKilled
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class Servers:
         self._holder = holder
 
     @asynccontextmanager
-    async def line(self, wanted: Wanted) -> AsyncIterator[ChannelLine]:
+    async def line(self, wanted: Wanted) -> AsyncIterator[ServerLine]:
         """A server's line. When the block ends, by whatever way, nothing is left of the server.
 
         Raises ``SandboxError`` when it cannot be started.
@@ -62,7 +62,7 @@ class Servers:
         # Shielded: a start that is cancelled halfway would leave what it made.
         with anyio.CancelScope(shield=True):
             row, sandbox, channel = await _in_thread(partial(self._start, wanted))
-        line = ChannelLine(channel)
+        line = ServerLine(channel, row, sandbox)
         try:
             yield line
         finally:
@@ -137,6 +137,39 @@ class ChannelLine(AsyncResource):
             while await self.receive():
                 pass
         self._channel.close()
+
+
+class ServerLine(ChannelLine):
+    """The line of a server in a sandbox, which can stand still while nobody wants anything of it."""
+
+    def __init__(self, channel: Channel, row: Row, sandbox: Sandbox) -> None:
+        super().__init__(channel)
+        self._row = row
+        self._sandbox = sandbox
+
+    async def rest(self) -> None:
+        await self._shielded(self._pause)
+
+    async def wake(self) -> None:
+        await self._shielded(self._resume)
+
+    async def _shielded(self, act: Callable[[], None]) -> None:
+        # Cancelled halfway, the row would say something else than the engine.
+        with anyio.CancelScope(shield=True):
+            try:
+                await _in_thread(partial(act))
+            except SandboxError as error:
+                raise LineLost from error
+
+    def _pause(self) -> None:
+        self._sandbox.pause()
+        if not tracking.paused(self._row.pk):
+            raise SandboxKilled
+
+    def _resume(self) -> None:
+        if not tracking.resumed(self._row.pk):
+            raise SandboxKilled
+        self._sandbox.resume()
 
 
 async def _in_thread(act: partial[_T]) -> _T:

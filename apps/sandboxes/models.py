@@ -79,6 +79,12 @@ class Sandbox(BaseModel):
                 condition=Q(state=SandboxState.WARM),
                 name="sandboxes_sandbox_waiting",
             ),
+            # The few that are not over, among all that ever were: the reaper and the metrics ask.
+            models.Index(
+                fields=["state"],
+                condition=~Q(state__in=OVER),
+                name="sandboxes_sandbox_open",
+            ),
             models.Index(
                 fields=["sha256"],
                 condition=Q(state=SandboxState.SNAPSHOTTED),

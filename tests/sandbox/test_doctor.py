@@ -16,6 +16,7 @@ from workers.sandbox import doctor
 from workers.sandbox.base import Mount
 from workers.sandbox.egress.doors import Doors
 from workers.sandbox.egress.policy import Egress
+from workers.sandbox.errors import SandboxUnavailable
 from workers.sandbox.profiles import Profile
 from workers.sandbox.supervised import SupervisedSandbox
 
@@ -46,6 +47,19 @@ def errors(findings) -> set[str]:
 @pytest.mark.parametrize("most", EgressMode.values)
 def test_a_host_that_can_run_sandboxes_has_no_error(examined, most):
     assert errors(examined(most=EgressMode(most))) == set()
+
+
+def test_a_host_whose_sandboxes_cannot_rest_is_told_so(examined, monkeypatch):
+    assert "no_rest" not in examined()
+
+    def refuse(*_, **__):
+        raise SandboxUnavailable(driver="docker", detail="cgroup freezer not found")
+
+    monkeypatch.setattr(SupervisedSandbox, "pause", refuse)
+
+    found = examined()["no_rest"]
+    assert not found.is_error
+    assert "cgroup freezer" in found.message
 
 
 def test_what_a_profile_lacks_is_named_with_the_next_step(examined):

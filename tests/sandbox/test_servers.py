@@ -77,8 +77,9 @@ def wanted(argv=("python3", "-u", "-c", PLAIN), **spec):
     )
 
 
-def client(servers, each, **options):
-    return Client(transport(lambda: servers.line(each)), mode="legacy", **options)
+def client(servers, each, *, idle_s=None, **options):
+    line = transport(lambda: servers.line(each), idle_s=idle_s)
+    return Client(line, mode="legacy", **options)
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +146,53 @@ async def test_a_server_is_on_record_while_it_serves_and_gone_after(servers):
         assert await sync_to_async(states)() == [SandboxState.SERVING]
 
     assert await sync_to_async(states)() == [SandboxState.GONE]
+
+
+async def until(state, *, within=10):
+    with anyio.fail_after(within):
+        while await sync_to_async(states)() != [state]:  # a row tells nobody
+            await anyio.sleep(0.05)
+
+
+async def test_a_server_nobody_asks_stands_still_and_answers_again_when_asked(
+    servers, engine, container_of
+):
+    async with client(servers, wanted(), idle_s=0.3) as plain:
+        for number in range(3):
+            told = await plain.call_tool("echo", {"number": number})
+            assert f'"number": {number}' in told.content[0].text
+            await until(SandboxState.PAUSED)
+            row = await sync_to_async(Sandbox.objects.get)()
+            assert engine.inspect_container(container_of(row.pk))["State"]["Paused"]
+        asked = anyio.current_time()
+        await plain.list_tools()
+        assert anyio.current_time() - asked < 5
+
+    assert await sync_to_async(states)() == [SandboxState.GONE]
+
+
+async def test_a_server_that_owes_an_answer_does_not_stand_still(servers):
+    async with (
+        client(servers, wanted(), idle_s=0.2) as plain,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(plain.call_tool, "hang", {})
+        for _ in range(20):
+            await anyio.sleep(0.1)
+            assert await sync_to_async(states)() == [SandboxState.SERVING]
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_server_written_off_while_it_stood_still_is_left(servers, driver):
+    with anyio.fail_after(30), pytest.raises(BaseExceptionGroup):  # noqa: PT012
+        async with client(servers, wanted(), idle_s=0.2) as plain:
+            await until(SandboxState.PAUSED)
+            row = await sync_to_async(Sandbox.objects.get)()
+            await sync_to_async(tracking.failed)(row.pk)
+            await plain.list_tools()
+
+    assert found_by(driver) == frozenset()
+    assert await sync_to_async(states)() == [SandboxState.FAILED]
 
 
 @pytest.mark.parametrize("deed", ["die", "flood", "garbage"])

@@ -6,6 +6,7 @@ engine tells others, and a host that no rule names must be refused.
 
 from __future__ import annotations
 
+import io
 import json
 import platform
 import re
@@ -167,6 +168,7 @@ def _trial(
         with driver.start(spec, sandbox_id=f"doctor-{uuid4().hex}") as sandbox:
             yield from _canary_findings(api, sandbox)
             yield from _network_findings(sandbox, opened=opened)
+            yield from _rest_findings(sandbox)
     except SandboxError as error:
         yield _error(
             "trial_failed", f"A sandbox could not be tried: {error}", "See its reason above."
@@ -215,6 +217,27 @@ def _network_findings(sandbox: Sandbox, *, opened: bool) -> Iterator[Finding]:
             f"The proxy did not refuse what nobody listed: {str(told['answers'])[:300]}.",
             "Look at AOS_EGRESS_FOLDER: worker and engine must see the same folder.",
         )
+
+
+def _rest_findings(sandbox: Sandbox) -> Iterator[Finding]:
+    """Whether what idles can stand still, be put away, and go on. Without it sandboxes just wait."""
+    try:
+        sandbox.put_files({"kept": b"1"})
+        contents = sandbox.snapshot(io.BytesIO())
+        sandbox.resume()
+        sandbox.ping()
+    except SandboxError as error:
+        fault = str(error)
+    else:
+        if contents.size:
+            return
+        fault = "the archive of its workspace is empty"
+    yield _warning(
+        "no_rest",
+        f"An idle sandbox cannot be paused and put away: {fault[:300]}",
+        "Set AOS_SANDBOX_IDLE_PAUSE_SECONDS=0 and AOS_SANDBOX_SNAPSHOT_SECONDS=0 on this host, "
+        "or use an engine with the cgroup freezer.",
+    )
 
 
 def _error(code: str, message: str, hint: str) -> Finding:

@@ -20,6 +20,7 @@ from apps.core import health, metrics, tenancy
 from apps.core.rest.negotiation import AnyAccept
 from apps.events.services import delivery
 from apps.runs.services import figures
+from apps.sandboxes.services import tracking
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +97,15 @@ class _Motion(Collector):
         }
         for name, (help_text, value) in gauges.items():
             yield GaugeMetricFamily(name, help_text, value=value)
+        yield from _sandboxes()
         yield from _checkpoints()
+
+
+def _sandboxes() -> Iterator[Metric]:
+    found = GaugeMetricFamily("aos_sandboxes", "Sandboxes that are not over.", labels=["state"])
+    for state, count in sorted(tracking.counts().items()):
+        found.add_metric([state], count)
+    yield found
 
 
 def _checkpoints() -> Iterator[Metric]:

@@ -8,10 +8,10 @@ from typing import Final
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import Case, Value, When
+from django.db.models import Case, Count, Value, When
 
 from apps.core import clock, sql
-from apps.sandboxes.models import Sandbox, SandboxQuerySet
+from apps.sandboxes.models import OVER, Sandbox, SandboxQuerySet
 from apps.sandboxes.types import SandboxState
 
 SQL: Final = sql.load("apps.sandboxes.sql", "warm.sql")
@@ -180,6 +180,14 @@ def gone(pk: UUID) -> None:
 
 def failed(pk: UUID) -> None:
     Sandbox.objects.filter(pk=pk).alive().update(state=SandboxState.FAILED, gone_at=clock.now())
+
+
+def counts() -> dict[str, int]:
+    """How many there are in each state that is not over."""
+    found = Sandbox.objects.exclude(state__in=OVER).order_by().values_list("state")
+    return dict.fromkeys(set(SandboxState.values) - set(OVER), 0) | dict(
+        found.annotate(count=Count("pk"))
+    )
 
 
 def alive_ids() -> set[str]:

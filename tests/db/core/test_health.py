@@ -138,6 +138,7 @@ def test_the_metrics_count_what_moves(leader):
     assert (found["aos_workers"], found["aos_worker_slots"]) == ("1.0", "3.0")
     assert (found["aos_leader_epoch"], found["aos_leader_alive"]) == ("1.0", "1.0")
     assert found["aos_outbox_entries"] == "1.0"
+    assert found['aos_sandboxes{state="paused"}'] == "0.0"
 
 
 def test_requests_are_counted_by_route_never_by_path():

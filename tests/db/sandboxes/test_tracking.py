@@ -444,3 +444,17 @@ def test_many_at_once_leave_each_run_exactly_one_workspace():
         assert tracking.kept_of(use).attempt == threads
         rows = Sandbox.objects.filter(run_id=use.run_id)
         assert list(rows.put_away().values_list("attempt", flat=True))[:1] == [threads]
+
+
+@pytest.mark.django_db
+def test_what_is_not_over_is_counted_by_state():
+    opened(), put_away()
+    tracking.gone(opened().pk)
+
+    counts = tracking.counts()
+
+    assert {state: count for state, count in counts.items() if count} == {
+        "claimed": 1,
+        "snapshotted": 1,
+    }
+    assert not {"gone", "failed"} & counts.keys()

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mcp.shared.message import SessionMessage
-from mcp_types import JSONRPCRequest
+from mcp_types import JSONRPCNotification, JSONRPCRequest
 
 from apps.sandboxes.stdio import GARBAGE_LIMIT, LineLost, ServerUnfit, Splitter, transport
 
@@ -23,20 +23,27 @@ class Script:
     def __init__(self, *said, stays=False, deaf=False):
         self.said = list(said)
         self.sent = b""
+        self.rests = []
+        self.awake = anyio.Event()
         self.stays = stays
         self.deaf = deaf
 
     async def receive(self):
-        if self.said:
-            return self.said.pop(0)
-        if self.stays:
-            await anyio.sleep_forever()
-        return b""
+        if not self.said and self.stays:
+            await self.awake.wait()
+            self.awake = anyio.Event()
+        return self.said.pop(0) if self.said else b""
 
     async def send(self, data, /):
         if self.deaf:
             raise LineLost
         self.sent += data
+
+    async def rest(self):
+        self.rests.append("rest")
+
+    async def wake(self):
+        self.rests.append("wake")
 
 
 def opening(line):
@@ -151,3 +158,54 @@ async def test_a_server_that_takes_nothing_ends_the_waiting_for_an_answer():
             message = JSONRPCRequest(jsonrpc="2.0", id=1, method="ping")
             await write.send(SessionMessage(message))
             assert [item async for item in read] == []
+
+
+def asked(number, method="ping", **params):
+    return SessionMessage(
+        JSONRPCRequest(jsonrpc="2.0", id=number, method=method, params=params or None)
+    )
+
+
+@pytest.mark.parametrize("number", [0, 1, "word"])
+async def test_a_server_rests_once_it_has_answered_and_is_woken_before_it_is_told(number):
+    answer = MESSAGE.replace(b'"id":1', b'"id":' + json.dumps(number).encode())
+    line = Script(stays=True)
+
+    with anyio.fail_after(10):
+        async with transport(opening(line), idle_s=0.05) as (read, write):
+            await write.send(asked(number))
+            await anyio.sleep(0.5)
+            assert line.rests == []  # it owes an answer
+            line.said.append(answer + b"\n")
+            line.awake.set()
+            await anext(read)
+            while line.rests != ["rest"]:
+                await anyio.sleep(0.01)
+            sent = line.sent
+            await write.send(asked("again"))
+            while line.sent == sent:
+                await anyio.sleep(0.01)
+            assert line.rests == ["rest", "wake"]
+
+
+async def test_a_question_that_was_taken_back_keeps_no_server_awake():
+    line = Script(stays=True)
+    cancelled = JSONRPCNotification(
+        jsonrpc="2.0", method="notifications/cancelled", params={"requestId": 7}
+    )
+
+    with anyio.fail_after(10):
+        async with transport(opening(line), idle_s=0.05) as (_, write):
+            await write.send(asked(7))
+            await write.send(SessionMessage(cancelled))
+            while line.rests != ["rest"]:
+                await anyio.sleep(0.01)
+
+
+async def test_without_idle_seconds_it_never_rests():
+    line = Script(stays=True)
+
+    async with transport(opening(line), idle_s=0):
+        await anyio.sleep(0.5)
+
+    assert line.rests == []
