@@ -14,7 +14,7 @@ from django.utils.safestring import SafeString
 from unfold.decorators import action, display
 
 from apps.agents.models import Agent, AgentVersion
-from apps.agents.services import registry
+from apps.agents.services import registry, removal
 from apps.identity.adminsite import Glance, OwnRelatedFilter, Window, granted, site
 from apps.identity.rest import page_actor
 
@@ -37,7 +37,7 @@ class VersionsGlance(Glance):
 class AgentAdmin(Window):
     section = "Work"
     icon = "smart_toy"
-    add_action = change_action = "agent.manage"
+    add_action = change_action = delete_action = "agent.manage"
     list_display = ["title", "slug", "kind", "version", "runs_link", "updated_at"]
     list_filter = ["kind"]
     list_select_related = ["current"]
@@ -50,7 +50,7 @@ class AgentAdmin(Window):
     actions_row = ["submit"]
 
     def get_queryset(self, request: HttpRequest) -> Any:
-        return super().get_queryset(request).defer("current__spec")
+        return super().get_queryset(request).filter(removed_at=None).defer("current__spec")
 
     @display(description="current", ordering="current__number")
     def version(self, agent: Agent) -> str:
@@ -89,6 +89,13 @@ class AgentAdmin(Window):
             description=obj.description,
             kind=obj.kind,
         ).pk
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        """Versions and runs stay, so nothing stands in the way but what the service says."""
+        return [str(obj) for obj in objs], {"agents": len(objs)}, set(), []
+
+    def delete_model(self, request: HttpRequest, obj: Any) -> None:
+        removal.remove(by=page_actor(request), agent=obj)
 
 
 class DraftForm(ModelForm[AgentVersion]):

@@ -16,6 +16,10 @@ from apps.identity.types import Role
 class AgentQuerySet(models.QuerySet["Agent"]):
     def visible_to(self, user: User) -> Self:
         """Agents belong to the whole organization; running one needs a role in a project."""
+        return self.of(user).filter(removed_at=None)
+
+    def of(self, user: User) -> Self:
+        """Those that were deleted as well: records and runs go on naming them."""
         return self.filter(organization=user.organization_id)
 
     def operated_by(self, user: User) -> Self:
@@ -38,13 +42,18 @@ class Agent(BaseModel):
         "AgentVersion", on_delete=models.PROTECT, null=True, blank=True, related_name="+"
     )
 
+    # Deleted: nothing new begins with it, and its runs stay. Its slug is free for another.
+    removed_at = models.DateTimeField(null=True, editable=False)
+
     objects = AgentQuerySet.as_manager()
 
     class Meta:
         ordering = ["title", "id"]
         constraints = [
             models.UniqueConstraint(
-                name="agents_agent_one_slug_each", fields=["organization", "slug"]
+                name="agents_agent_one_slug_each",
+                fields=["organization", "slug"],
+                condition=Q(removed_at=None),
             )
         ]
 

@@ -38,7 +38,7 @@ class _Kind:
 
 
 _KINDS: Final[Mapping[str, _Kind]] = {
-    "agent": _Kind(rows=Agent.objects.visible_to, key="pk", name="title"),
+    "agent": _Kind(rows=Agent.objects.of, key="pk", name="title"),
     "department": _Kind(
         rows=Department.objects.visible_to, key="pk", name="name", page="access_department"
     ),

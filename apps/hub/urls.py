@@ -42,6 +42,11 @@ urlpatterns = [
         scripts.release,
         name="sandbox_script_release",
     ),
+    path(
+        "integrations/sandboxes/scripts/<uuid:agent_id>/remove",
+        scripts.remove,
+        name="sandbox_script_remove",
+    ),
     path("runs/<uuid:public_id>/outcome", scripts.outcome, name="run_outcome"),
     path("integrations/sandboxes/images", images.index, name="sandbox_images"),
     path("integrations/sandboxes/environments", environments.index, name="sandbox_environments"),

@@ -74,7 +74,7 @@ MATRIX: Final = {
         anywhere=True,
     ),
     "agent.manage": Rule(
-        summary="Register agents, draft and release versions",
+        summary="Register and delete agents, draft and release versions",
         role=Role.ADMIN,
         scope="agent:write",
         over=_OF_AGENT,

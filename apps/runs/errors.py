@@ -32,6 +32,16 @@ class AgentNotReleased(RunError):
     template = "The agent {agent!r} has no released version yet. Release one first."
 
 
+class AgentInUse(RunError):
+    code = "agent_in_use"
+    title = "Agent in use"
+    status = HTTPStatus.CONFLICT
+    template = (
+        "The agent {agent!r} cannot be deleted: {count} of its runs are not over. "
+        "Wait for them or cancel them, then delete it."
+    )
+
+
 class NoDeadLetter(RunError):
     code = "not_a_dead_letter"
     title = "Not a dead letter"

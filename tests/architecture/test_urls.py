@@ -89,6 +89,7 @@ PAGES: dict[str, str | None] = {
     "integrations/sandboxes/scripts/new": None,
     "integrations/sandboxes/scripts/<uuid:agent_id>": "agent.read",
     "integrations/sandboxes/scripts/<uuid:agent_id>/release": "agent.manage",
+    "integrations/sandboxes/scripts/<uuid:agent_id>/remove": "agent.manage",
     "runs/<uuid:public_id>/outcome": "run.read",
     "integrations/sandboxes/images": None,
     "integrations/sandboxes/environments": None,

@@ -21,7 +21,7 @@ from apps.agents.api.serializers import (
     VersionSummarySerializer,
 )
 from apps.agents.models import Agent, AgentQuerySet, AgentVersion
-from apps.agents.services import registry
+from apps.agents.services import registry, removal
 from apps.core.rest.problems import problems
 from apps.core.rest.references import find
 from apps.core.rest.strict import query
@@ -77,7 +77,7 @@ class AgentCollection(ListAPIView[Agent]):
 
 
 class AgentDetail(APIView):
-    actions = {"get": "agent.read", "patch": "agent.manage"}
+    actions = {"get": "agent.read", "patch": "agent.manage", "delete": "agent.manage"}
 
     @extend_schema(
         operation_id="agents_read",
@@ -101,6 +101,21 @@ class AgentDetail(APIView):
         wanted = AgentChangeSerializer().read(request)
         registry.change(by=actor(request), agent=found, **wanted)
         return Response(AgentDetailSerializer(find(_visible(request), agent, what="agent")).data)
+
+    @extend_schema(
+        operation_id="agents_remove",
+        summary="Delete an agent",
+        description=(
+            "Nothing new begins with it and its schedules go. Its runs stay, with log and receipt. "
+            "Refused with `agent_in_use` while some of them are not over."
+        ),
+        tags=["Agents"],
+        responses={204: None, **problems(404, 409)},
+    )
+    def delete(self, request: Request, agent: str) -> Response:
+        found = find(_visible(request), agent, what="agent")
+        removal.remove(by=actor(request), agent=found)
+        return Response(status=HTTPStatus.NO_CONTENT)
 
 
 class VersionCollection(ListAPIView[AgentVersion]):

@@ -18,6 +18,7 @@ SENTENCES: Final[Mapping[str, tuple[str, ...]]] = {
     "agent.pause": ("paused the agent {agent}",),
     "agent.register": ("registered the agent {title}", "registered the agent {resource}"),
     "agent.release": ("released version {version} of the agent {resource}",),
+    "agent.remove": ("deleted the agent {resource}",),
     "agent.resume": ("resumed the agent {agent}",),
     "audit.export": ("exported the audit log as {form}",),
     "binding.change": ("changed a role",),

@@ -19,7 +19,7 @@ from django.utils.http import urlencode
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from apps.agents.models import Agent, AgentVersion
-from apps.agents.services import registry, scripts
+from apps.agents.services import registry, removal, scripts
 from apps.agents.types import AgentKind, VersionState
 from apps.core.errors import AosError, Conflict, Invalid, NotAllowed
 from apps.core.rest.parsers import loads, require_storable
@@ -33,8 +33,9 @@ from apps.identity.rest import page_actor
 from apps.projects.models import Project, WorkspaceFile
 from apps.projects.services import files as project_files
 from apps.runs import cron
+from apps.runs.errors import AgentInUse
 from apps.runs.models import Run, Schedule
-from apps.runs.services import submission
+from apps.runs.services import agents, submission
 from apps.runs.types import TaskSpec
 from apps.sandboxes.models import Environment
 from apps.sandboxes.services import environments
@@ -138,6 +139,19 @@ def release(request: HubRequest, agent_id: UUID) -> HttpResponse:
     registry.release(by=page_actor(request), version=latest)
     messages.success(request, f"Version {latest.number} is released: new runs use it.")
     return redirect("sandbox_script", agent_id=agent.pk)
+
+
+@signed_in
+@require_POST
+def remove(request: HubRequest, agent_id: UUID) -> HttpResponse:
+    agent = _found(request, agent_id)
+    try:
+        removal.remove(by=page_actor(request), agent=agent)
+    except AgentInUse as error:
+        messages.error(request, str(error), extra_tags="bad")
+        return redirect("sandbox_script", agent_id=agent.pk)
+    messages.success(request, f"{agent.title} is deleted. Its runs stay.")
+    return redirect("sandbox_scripts")
 
 
 @signed_in
@@ -317,6 +331,11 @@ def _show(
         "may_manage": policy.allows(by, "agent.manage", agent_id=agent.pk if agent else None),
         "action": request.path,
     }
+    if agent is not None and told["may_manage"]:
+        told |= {
+            "open_runs": agents.open_runs(agent),
+            "schedule_count": Schedule.objects.filter(agent=agent).count(),
+        }
     if agent is not None and latest is not None and project is not None:
         told |= _followed(request, agent)
         typed = told["run"].spec["input"] if "run" in told else None

@@ -139,7 +139,11 @@ def resume(*, by: Actor, schedule: Schedule) -> Schedule:
 @transaction.atomic
 def remove(*, by: Actor, schedule: Schedule) -> None:
     """Delete it with its record of fires. The runs it made stay."""
-    row = _locked(by, schedule)
+    discard(_locked(by, schedule), by=by)
+
+
+def discard(row: Schedule, *, by: Actor) -> None:
+    """Delete a locked row, for somebody who may: also who deletes the agent that it runs."""
     _audit(by, "schedule.remove", row, before=changes.of(row, *_RECORDED))
     row.delete()
 

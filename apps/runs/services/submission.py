@@ -369,7 +369,7 @@ def _require(by: Actor, action: str, *, project: Project, agent: Agent) -> None:
 
 
 def _require_own(agent: Agent, project: Project) -> None:
-    if agent.organization_id != project.organization_id:
+    if agent.organization_id != project.organization_id or agent.removed_at is not None:
         raise NotFound(what="agent", ref=agent.slug)
 
 
