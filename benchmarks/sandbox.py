@@ -8,6 +8,7 @@ is installed (``pip install llm-sandbox``), with its own settings but the same i
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 import time
@@ -37,10 +38,12 @@ class Size:
     commands: int
     held: int
     megabytes: int
+    rests: int
 
 
-FULL: Final = Size(cold=20, commands=60, held=8, megabytes=100)
-QUICK: Final = Size(cold=2, commands=3, held=2, megabytes=2)
+FULL: Final = Size(cold=20, commands=60, held=8, megabytes=100, rests=10)
+QUICK: Final = Size(cold=2, commands=3, held=2, megabytes=2, rests=2)
+KEPT_MB: Final = 10
 
 
 def measure(*, image: str, size: Size, rounds: int) -> list[Sheet]:
@@ -50,6 +53,7 @@ def measure(*, image: str, size: Size, rounds: int) -> list[Sheet]:
     peers = Containers(spec, instance=driver.instance, cpus=os.cpu_count() or 1)
     cold, command = _sheets()
     held, moved = _weights(size)
+    rested, kept = _rests()
     try:
         for turn in range(1, rounds + 1):
             print(f"sandboxes, round {turn} of {rounds}", file=sys.stderr, flush=True)
@@ -57,11 +61,33 @@ def measure(*, image: str, size: Size, rounds: int) -> list[Sheet]:
             _measure_commands(driver, peers, spec, number=size.commands, sheet=command)
             _measure_held(driver, peers, spec, number=size.held, sheet=held)
             _measure_moved(driver, peers, spec, megabytes=size.megabytes, sheet=moved)
+            _measure_rested(driver, peers, spec, number=size.rests, sheet=rested)
+            _measure_kept(driver, peers, spec, number=size.rests, sheet=kept)
     finally:
         driver.reap(lambda _: ())
         driver.close()
         peers.close()
-    return [cold, command, held, moved]
+    return [cold, command, held, moved, rested, kept]
+
+
+def _rests() -> tuple[Sheet, Sheet]:
+    return (
+        Sheet(
+            title="A sandbox that stands still and goes on (milliseconds)",
+            baseline="docker pause",
+            notes=("wake: until the next command has answered, for docker by docker exec.",),
+        ),
+        Sheet(
+            title=f"A workspace of {KEPT_MB} MB kept, and in a fresh sandbox again (milliseconds)",
+            baseline="docker cp",
+            notes=(
+                "Ours is checked file by file and hashed on the way out, and checked again on the way "
+                "in; docker cp is the engine's own archive as it comes.",
+                "docker commit takes no part in what is compared: it leaves out volumes, so it keeps "
+                "nothing of the workspace. It is here for its time alone.",
+            ),
+        ),
+    )
 
 
 def _weights(size: Size) -> tuple[Sheet, Sheet]:
@@ -193,6 +219,77 @@ def _collect(sandbox: Sandbox, size: int) -> None:
     (artifact,) = sandbox.collect(("data",), sink=_Nowhere()).artifacts
     if artifact.size != size:
         raise RuntimeError(f"{artifact.size} bytes came out of {size}")
+
+
+def _measure_rested(
+    driver: DockerDriver, peers: Containers, spec: SandboxSpec, *, number: int, sheet: Sheet
+) -> None:
+    name, remove = peers.standing()
+    try:
+        with driver.start(spec, sandbox_id=uuid.uuid4().hex) as sandbox:
+            for system, pause, wake in (
+                ("docker pause", lambda: peers.pause(name), lambda: _wake_peer(peers, name)),
+                ("aos", sandbox.pause, lambda: _wake(sandbox)),
+            ):
+                times = [(_timed_ms(pause), _timed_ms(wake)) for _ in range(number)]
+                sheet.add(
+                    system,
+                    pause=stats.percentile([paused for paused, _ in times], 0.50),
+                    wake=stats.percentile([woken for _, woken in times], 0.50),
+                )
+    finally:
+        remove()
+
+
+def _wake(sandbox: Sandbox) -> None:
+    sandbox.resume()
+    _command(sandbox)
+
+
+def _wake_peer(peers: Containers, name: str) -> None:
+    peers.unpause(name)
+    peers.exec_by_cli(name, SAY)
+
+
+def _measure_kept(
+    driver: DockerDriver, peers: Containers, spec: SandboxSpec, *, number: int, sheet: Sheet
+) -> None:
+    data = os.urandom(KEPT_MB * 1_000_000)
+    name, remove = peers.standing()
+    try:
+        peers.copy_in(name, data)
+        kept = [_timed_ms(lambda: peers.copy_out(name, len(data))) for _ in range(number)]
+        back = [_timed_ms(lambda: _again(peers, data)) for _ in range(number)]
+        sheet.add("docker cp", **_halves(kept, back))
+        commits = [_timed_ms(lambda: peers.commit(name)) for _ in range(number)]
+        sheet.add("docker commit", kept=stats.percentile(commits, 0.50))
+    finally:
+        remove()
+    with driver.start(spec, sandbox_id=uuid.uuid4().hex) as sandbox:
+        sandbox.put_files({"data": data})
+        archive = io.BytesIO()
+        sandbox.snapshot(archive)
+        kept = [_timed_ms(lambda: sandbox.snapshot(io.BytesIO())) for _ in range(number)]
+    back = [_timed_ms(lambda: _restored(driver, spec, archive)) for _ in range(number)]
+    sheet.add("aos", **_halves(kept, back))
+
+
+def _halves(kept: Sequence[float], back: Sequence[float]) -> dict[str, float]:
+    return {"kept": stats.percentile(kept, 0.50), "back": stats.percentile(back, 0.50)}
+
+
+def _again(peers: Containers, data: bytes) -> None:
+    name, remove = peers.standing()
+    try:
+        peers.copy_in(name, data)
+    finally:
+        remove()
+
+
+def _restored(driver: DockerDriver, spec: SandboxSpec, archive: io.BytesIO) -> None:
+    archive.seek(0)
+    with driver.start(spec, sandbox_id=uuid.uuid4().hex) as sandbox:
+        sandbox.restore(archive)
 
 
 class _Nowhere:

@@ -93,6 +93,17 @@ class Containers:
         if sum(map(len, pieces)) < size:
             raise RuntimeError("the archive is shorter than the file")
 
+    def pause(self, name: str) -> None:
+        self.api.pause(name)
+
+    def unpause(self, name: str) -> None:
+        self.api.unpause(name)
+
+    def commit(self, name: str) -> None:
+        """The container's own layer as an image, which is taken away again."""
+        made = self.api.commit(name)
+        self.api.remove_image(made["Id"], force=True)
+
     def exec_by_cli(self, name: str, argv: Sequence[str]) -> None:
         _expect(
             subprocess.run(["docker", "exec", name, *argv], check=True, capture_output=True).stdout

@@ -12,7 +12,14 @@ from apps.agents.models import Agent, AgentVersion
 from apps.agents.services import registry, scripts
 from apps.identity.types import Role
 from apps.runs.models import Run
-from tests.factories import HELLO, make_actor, make_agent, make_environment, make_schedule
+from tests.factories import (
+    HELLO,
+    make_actor,
+    make_agent,
+    make_environment,
+    make_run,
+    make_schedule,
+)
 from tests.support.looking import LOOKS, violations, wider_than_the_window
 from tests.support.stand_in import StandIn, artifact
 
@@ -189,6 +196,39 @@ def test_a_trial_asks_for_what_the_draft_wants(page, visitor, script, project):
     expect(page.locator("#aos-log-state")).to_have_text("Following")
     run = Run.objects.get()
     assert (run.agent_version.number, run.spec["input"]) == (2, {"name": "Athena"})
+
+
+def test_a_script_is_deleted_once_it_was_said_what_goes(page, visitor, script, project):
+    make_schedule(project=project, agent=script)
+    page.goto(f"{BEGIN}/{script.pk}")
+    page.get_by_role("button", name="Delete").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("1 schedule of it is deleted")
+    assert violations(page) == []
+    if SHOTS:
+        page.screenshot(path=f"{SHOTS}/script-delete.png")
+    dialog.get_by_role("button", name="Keep it").click()
+    expect(dialog).to_be_hidden()
+    page.get_by_role("button", name="Delete").click()
+    dialog.get_by_role("button", name="Delete it").click()
+
+    expect(page.get_by_text("Greeter is deleted. Its runs stay.")).to_be_visible()
+    expect(page.get_by_role("link", name="Greeter")).to_have_count(0)
+    assert Agent.objects.get(pk=script.pk).removed_at is not None
+
+
+def test_a_script_with_open_runs_is_not_deleted_and_the_way_to_them_is_shown(page, script, project):
+    make_run(project=project, agent=script)
+    page.goto(f"{BEGIN}/{script.pk}")
+    page.get_by_role("button", name="Delete").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("1 of its runs is not over.")
+    expect(dialog.get_by_role("button", name="Delete it")).to_have_count(0)
+    if SHOTS:
+        page.screenshot(path=f"{SHOTS}/script-delete-refused.png")
+    dialog.get_by_role("link", name="Show its runs").click()
+
+    expect(page).to_have_url(re.compile(r"/runs\?agent=greeter"))
 
 
 def test_a_viewer_reads_and_is_offered_nothing(visitor, person, script):
