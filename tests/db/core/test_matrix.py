@@ -76,6 +76,8 @@ IDLE = {
     "runs/bulk/<uuid:act_id>/proceed",
     "queue/agent",
     "integrations/sandboxes/environments/<uuid:environment_id>/clone",
+    # The agents there have runs that are not over.
+    "integrations/sandboxes/scripts/<uuid:agent_id>/remove",
 }
 # About runs that ended badly.
 DEAD = ("/requeue", "/dismiss")

@@ -137,6 +137,7 @@ TABLE = [
     ("post", "/api/agents", {"slug": "s", "title": "S"}, ADMIN, "agent:write", 201),
     ("get", "/api/agents/hello", None, VIEWER, "agent:read", 200),
     ("patch", "/api/agents/hello", {"title": "T"}, ADMIN, "agent:write", 200),
+    ("delete", "/api/agents/hello", None, ADMIN, "agent:write", 409),
     ("get", "/api/agents/hello/versions", None, VIEWER, "agent:read", 200),
     ("post", "/api/agents/hello/versions", {"spec": HELLO}, ADMIN, "agent:write", 201),
     ("get", "/api/agents/hello/versions/1", None, VIEWER, "agent:read", 200),
