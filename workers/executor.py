@@ -188,7 +188,8 @@ class _Attempt:
         if sandbox.is_restored:
             self._task.log.say("The workspace is as an earlier attempt left it.")
         else:
-            sandbox.put_files(files_for(self._started))
+            for path, data in files_for(self._started):
+                sandbox.put_files({path: data})
         with tracing.TRACER.start_as_current_span("sandbox exec") as span:
             execution = sandbox.run(command_for(self._started, workspace=sandbox.workspace))
             self._execution = execution

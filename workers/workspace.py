@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any, Final
 
@@ -20,14 +21,13 @@ _SPARE_S: Final = 120
 _LONGEST_S: Final = 24 * 3600
 
 
-def files_for(started: Started) -> dict[str, bytes]:
-    """Paths relative to the workspace, with their contents."""
-    source = {f"agent/{name}": text.encode() for name, text in started.agent_spec["files"].items()}
-    given = {
-        f"in/files/{file['name']}": blobs.read(file["sha256"]) for file in started.spec["files"]
-    }
-    task = json.dumps(started.spec["input"], ensure_ascii=False).encode()
-    return source | given | {"in/input.json": task}
+def files_for(started: Started) -> Iterator[tuple[str, bytes]]:
+    """Paths relative to the workspace, with their contents: one at a time, for they may be large."""
+    for name, text in started.agent_spec["files"].items():
+        yield f"agent/{name}", text.encode()
+    for file in started.spec["files"]:
+        yield f"in/files/{file['name']}", blobs.read(file["sha256"])
+    yield "in/input.json", json.dumps(started.spec["input"], ensure_ascii=False).encode()
 
 
 def command_for(started: Started, *, workspace: str) -> Command:

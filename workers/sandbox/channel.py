@@ -32,6 +32,8 @@ class Channel:
         sock.settimeout(0)
         self._sock = sock
         self._sending = Lock()
+        # Held for one call that cannot wait: an encrypted connection breaks when two threads are in it.
+        self._touching = Lock()
         self._demultiplexer = Demultiplexer() if multiplexed else None
 
     @property
@@ -44,7 +46,8 @@ class Channel:
         deadline = time.monotonic() + timeout
         while True:
             try:
-                data = self._sock.recv(_READ_SIZE)
+                with self._touching:
+                    data = self._sock.recv(_READ_SIZE)
             except _WOULD_BLOCK:
                 if not self._wait(select.POLLIN, deadline):
                     return None
@@ -64,7 +67,7 @@ class Channel:
         """Send what is taken at once; return how much that is. Raises ``LineClosed``."""
         try:
             with self._sending:
-                return self._sock.send(data)
+                return self._send_some(data)
         except _WOULD_BLOCK:
             return 0
         except OSError as error:
@@ -89,13 +92,17 @@ class Channel:
         with self._sending:
             while left:
                 try:
-                    left = left[self._sock.send(left) :]
+                    left = left[self._send_some(left) :]
                 except _WOULD_BLOCK:
                     if not self._wait(select.POLLOUT, deadline):
                         self.cut()
                         raise LineClosed from None
                 except OSError as error:
                     raise LineClosed from error
+
+    def _send_some(self, data: memoryview) -> int:
+        with self._touching:
+            return self._sock.send(data)
 
     def _wait(self, event: int, deadline: float) -> bool:
         left = deadline - time.monotonic()

@@ -84,3 +84,55 @@ def test_nothing_can_be_sent_or_received_after_the_end(ends):
     with pytest.raises(LineClosed):
         channel.send(b"x", timeout=1)
     channel.cut()
+
+
+class OneAtATime:
+    """A socket that tells whether two threads were in it at once, as an encrypted one must not see."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._inside = threading.Lock()
+        self.was_shared = False
+
+    def __getattr__(self, name: str):
+        return getattr(self._sock, name)
+
+    def _alone(self, call, *words):
+        if not self._inside.acquire(blocking=False):
+            self.was_shared = True
+            return call(*words)
+        try:
+            time.sleep(0.0005)  # room for the other thread to come in
+            return call(*words)
+        finally:
+            self._inside.release()
+
+    def recv(self, size: int) -> bytes:
+        return self._alone(self._sock.recv, size)
+
+    def send(self, data) -> int:
+        return self._alone(self._sock.send, data)
+
+
+def test_sending_and_receiving_threads_are_never_in_the_socket_at_once(ends):
+    near, far = ends
+    watched = OneAtATime(near)
+    channel = Channel(watched, multiplexed=False)
+
+    def echo() -> None:
+        for _ in range(200):
+            far.sendall(far.recv(1 << 16))
+
+    def send() -> None:
+        for _ in range(200):
+            channel.send(b"x" * 100, timeout=5)
+
+    threads = [threading.Thread(target=work) for work in (echo, send)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        channel.receive(0.01)
+    for thread in threads:
+        thread.join()
+
+    assert not watched.was_shared
