@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from datetime import timedelta
+from uuid import uuid4
 
 import pytest
 from django.db import IntegrityError, connection, transaction
@@ -17,23 +18,35 @@ from hypothesis.stateful import (
     consumes,
     initialize,
     invariant,
+    multiple,
     rule,
     run_state_machine_as_test,
 )
 
 from apps.events.models import OutboxEntry
 from apps.events.types import EventType
-from apps.runs.errors import LeaseLost, RunIsOver
+from apps.runs.errors import LeaseLost, ParentIsOver, RunIsOver, TooDeep
+from apps.runs.kin_models import RunDeadline
 from apps.runs.models import ReadyRun, Run, RunEvent, RunLease, ScheduledRun
-from apps.runs.services import control, dispatch, fleet, leadership, leases, recovery
+from apps.runs.services import (
+    children,
+    control,
+    dispatch,
+    fleet,
+    leadership,
+    leases,
+    orphans,
+    recovery,
+)
+from apps.runs.services.kin import Bond
 from apps.runs.services.leadership import SeatLost
-from apps.runs.types import FINAL, Entry, EventKind, Failure, RunState
+from apps.runs.types import FINAL, Entry, EventKind, Failure, RunState, TaskSpec
 from tests.factories import make_actor, make_agent, make_project, make_run, make_worker
 
 pytestmark = pytest.mark.usefixtures("long_seats")
 MAY_PASS = Failure(code="sandbox_unavailable", detail="No engine.", retryable=True)
 WILL_NOT = Failure(code="command_failed", detail="Exit code 3.")
-ATTEMPTS, POISON = 3, 3
+ATTEMPTS, POISON, GENERATIONS = 3, 3, 5
 Q, R, C = RunState.QUEUED, RunState.RUNNING, RunState.CANCELLING
 
 
@@ -55,6 +68,16 @@ class Known:
     attempts: int = 0
     counted: int = 0
     crashes: int = 0
+    parent: Known | None = None
+
+    @property
+    def depth(self) -> int:
+        return 0 if self.parent is None else self.parent.depth + 1
+
+    @property
+    def ends(self) -> bool:
+        """It is over, or somebody wants it to be."""
+        return self.state in FINAL or self.state == C
 
     def end(self, state: RunState) -> None:
         self.state, self.place, self.token = state, None, 0
@@ -102,7 +125,7 @@ class Runs(RuleBasedStateMachine):
 
     @rule(target=made, later=st.booleans())
     def submit(self, later):
-        run = make_run(**self.scene, retry={"max_attempts": ATTEMPTS})
+        run = make_run(**self.scene, retry={"max_attempts": ATTEMPTS}, total_deadline_s=9999)
         self.known[run.pk] = Known()
         if later:
             # As one whose time has not come; a run_at would be the clock's business.
@@ -110,6 +133,25 @@ class Runs(RuleBasedStateMachine):
             ScheduledRun.objects.create(run=run, due_at=Now() + timedelta(hours=1))
             self.known[run.pk].place = "scheduled"
         return run
+
+    @rule(target=made, run=made)
+    def put_under(self, run):
+        above = self.known[run.pk]
+        wanted = {
+            "by": self.scene["by"],
+            "bond": Bond(parent=run),
+            "project": self.scene["project"],
+            "agent": self.scene["agent"],
+            "task": TaskSpec(input={}, retry={"max_attempts": ATTEMPTS}),
+            "key": uuid4().hex,
+        }
+        if above.ends or above.depth >= GENERATIONS:
+            with pytest.raises(ParentIsOver if above.ends else TooDeep), transaction.atomic():
+                children.submit(**wanted)
+            return multiple()
+        child = children.submit(**wanted).run
+        self.known[child.pk] = Known(parent=above)
+        return child
 
     @rule(run=made)
     def cancel(self, run):
@@ -194,6 +236,27 @@ class Runs(RuleBasedStateMachine):
         ReadyRun.objects.filter(run=run).update(queue_deadline=Now() - timedelta(seconds=1))
         recovery.expire_queued(self.seat)
         self.known[run.pk].end(RunState.EXPIRED)
+
+    @rule(run=made)
+    def its_time_is_over(self, run):
+        known = self.known[run.pk]
+        RunDeadline.objects.filter(run=run).update(at=Now() - timedelta(seconds=1))
+        ended = recovery.expire_overdue(self.seat)
+        assert ended == (known.state not in FINAL)
+        if ended:
+            known.end(RunState.CANCELLED if known.state == C else RunState.EXPIRED)
+
+    @rule()
+    def the_leader_looks_for_orphans(self):
+        orphans.end(self.seat)
+        # Parents come before their children.
+        for _, known in sorted(self.known.items()):
+            if known.parent is None or not known.parent.ends or known.ends:
+                continue
+            if known.state == Q:
+                known.end(RunState.CANCELLED)
+            else:
+                known.state = C
 
     @rule(run=made)
     def it_runs_too_long(self, run):
