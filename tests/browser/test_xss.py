@@ -65,6 +65,7 @@ NOWHERE = {
     "runs.Run.concurrency_key": "told while a run waits for its key; no gate is full on the stage",
     "runs.Run.retry": "numbers; the pages tell what came of them",
     "runs.Run.trace": "ids of the trace",
+    "runs.RunLease.pool": "a digest of what workers have in common, kept to compare",
 }
 VOLLEYS = corpus.volleys()
 # The long proof in parts, each on a stage of its own, so that they can run side by side.
