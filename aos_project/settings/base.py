@@ -354,6 +354,8 @@ AOS_CHILDREN = env.integer("AOS_CHILDREN", default=1000, minimum=0)
 AOS_FUNCTIONS = {"aos.echo": "workers.functions:echo"} | env.pairs("AOS_FUNCTIONS", default="")
 # Months of the runs' logs that are kept beside the one we are in; 0 keeps all.
 AOS_RUN_LOG_MONTHS = env.integer("AOS_RUN_LOG_MONTHS", default=0, minimum=0)
+# Days after its end that a run is kept, unless its organization says otherwise; 0 keeps all.
+AOS_RUN_DAYS = env.integer("AOS_RUN_DAYS", default=0, minimum=0)
 # Idempotency keys of submissions are remembered this long.
 AOS_IDEMPOTENCY_TTL = timedelta(days=7)
 

@@ -12,7 +12,7 @@ from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_GET, require_POST
 
-from apps.hub import frame, limiting
+from apps.hub import frame, keeping, limiting
 from apps.hub.visiting import HubRequest, may, signed_in
 from apps.identity import policy
 from apps.identity.actor import Actor
@@ -85,6 +85,7 @@ def _figures(by: Actor) -> dict[str, Any]:
         "chart": {"width": _WIDTH, "height": _HEIGHT},
         "may_manage": policy.allows(by, "queue.manage"),
         **limiting.context(by),
+        **keeping.context(by),
     }
 
 

@@ -2,7 +2,18 @@ from __future__ import annotations
 
 from django.urls import path
 
-from apps.hub import account, bulk, letters, limiting, provider, queue, schedules, start, views
+from apps.hub import (
+    account,
+    bulk,
+    keeping,
+    letters,
+    limiting,
+    provider,
+    queue,
+    schedules,
+    start,
+    views,
+)
 from apps.hub.access import accounts, checks, departments, grants, people, proposals, roles
 from apps.hub.audit import pages as audit
 from apps.hub.sandboxes import environments, images, scripts
@@ -156,6 +167,7 @@ urlpatterns = [
     path("queue/limit", limiting.limit_set, name="limit_set"),
     path("queue/limit/remove", limiting.limit_remove, name="limit_remove"),
     path("queue/agent", limiting.agent_hold, name="agent_hold"),
+    path("queue/retention", keeping.retention_set, name="retention_set"),
     path("schedules", schedules.schedule_list, name="schedules"),
     path("schedules/new", schedules.schedule_new, name="schedule_new"),
     path("schedules/preview", schedules.schedule_preview, name="schedule_preview"),

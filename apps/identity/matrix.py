@@ -197,6 +197,13 @@ MATRIX: Final = {
         scope="queue:write",
         audited=True,
     ),
+    # It destroys records when it is shortened.
+    "retention.manage": Rule(
+        summary="Decide how long ended runs are kept",
+        role=Role.OWNER,
+        scope="queue:write",
+        audited=True,
+    ),
     "agent.pause": Rule(
         summary="Pause and resume an agent",
         role=Role.ADMIN,

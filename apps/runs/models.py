@@ -23,6 +23,7 @@ from apps.projects.models import Project
 from apps.runs import (
     limit_models,  # noqa: F401  # Django finds its tables by this module
     reach,
+    retention_models,  # noqa: F401  # the same
 )
 from apps.runs.fleet_models import WorkerNode
 from apps.runs.kin_models import Bounded
@@ -350,6 +351,12 @@ class WaitingRun(models.Model):
         indexes = [
             models.Index(fields=["organization_id"], name="runs_waiting_of_organization"),
             models.Index(fields=["run"], name="runs_waiting_decided", condition=~Q(verdict="")),
+            # For the removal of runs.
+            models.Index(
+                fields=["cause"],
+                name="runs_waiting_of_cause",
+                condition=Q(cause__isnull=False),
+            ),
             models.Index(
                 fields=["queue_deadline"],
                 name="runs_waiting_deadline",

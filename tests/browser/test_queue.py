@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from playwright.sync_api import expect
 
 from apps.identity.types import Role
+from apps.runs.services import leadership
 from tests.factories import make_agent, make_run, make_worker
 from tests.support.stand_in import StandIn
 
@@ -52,3 +55,29 @@ def test_a_key_is_limited_and_its_runs_say_why_they_wait(visitor, person, projec
 
     page.goto(f"/runs/{run.public_id}")
     expect(page.get_by_text("is paused: the bank is closed.")).to_be_visible()
+
+
+def test_a_run_says_which_label_no_worker_has_and_the_page_which_there_are(
+    visitor, person, project, settings
+):
+    settings.AOS_LEADER_TTL = timedelta(hours=1)
+    leadership.take("test")
+    make_worker(name="kiosk", labels={"zone": "eu"}, version="7.1")
+    run = make_run(project=project, requires={"gpu": "true"})
+    page = visitor.page(person(Role.ADMIN))
+    page.goto(f"/runs/{run.public_id}")
+    expect(page.get_by_text("No worker has gpu=true, which it requires.")).to_be_visible()
+
+    page.goto("/queue")
+    expect(page.get_by_role("row", name="kiosk zone=eu")).to_contain_text("7.1")
+    expect(page.get_by_text("1 of them for a limit or a worker")).to_be_visible()
+
+
+def test_an_owner_decides_how_long_ended_runs_are_kept(visitor, person):
+    page = visitor.page(person(Role.OWNER))
+    page.goto("/queue")
+    page.get_by_label("Days to keep them").fill("90")
+    page.get_by_role("button", name="Save how long ended runs are kept").click()
+
+    expect(page.get_by_text("Kept for 90 days after their end")).to_be_visible()
+    expect(page.get_by_text("Your organization decided it.")).to_be_visible()

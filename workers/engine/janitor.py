@@ -1,7 +1,7 @@
-"""The janitor: removes contents that nobody refers to any more, while its engine leads.
+"""The janitor: removes runs that are past their time, and contents that nobody refers to any more.
 
-It has a thread and a connection of its own: walking through a store takes minutes, and a leader has
-milliseconds.
+It works while its engine leads, in a thread and with a connection of its own: walking through a store takes
+minutes, and a leader has milliseconds.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from django.db import Error as DatabaseError
 from django.db import connection
 
 from apps.core.errors import StoreUnavailable
-from apps.runs.services import contents
+from apps.runs.services import contents, removal
+from apps.runs.services.leadership import Seat, SeatLost
 
 logger = logging.getLogger(__name__)
 
@@ -24,16 +25,19 @@ EVERY_S: Final = 6 * 3600.0
 
 
 class Janitor:
-    """One per engine. ``work`` starts it with the lead and halts it without."""
+    """One per engine."""
 
     def __init__(self, *, first_after_s: float = FIRST_AFTER_S) -> None:
         self._first_after_s = first_after_s
+        self._seat: Seat | None = None
         self._leading = threading.Event()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def work(self, *, leading: bool) -> None:
-        if not leading:
+    def work(self, seat: Seat | None) -> None:
+        """Start or go on with this seat; halt without one."""
+        self._seat = seat
+        if seat is None:
             self._leading.clear()
             return
         self._leading.set()
@@ -56,9 +60,12 @@ class Janitor:
 
     def _clean(self) -> None:
         try:
+            # Runs first: what they referred to may be nobody's then.
+            if (seat := self._seat) is not None:
+                removal.remove_ended(seat, stop=self._is_over)
             contents.remove_unreferred(stop=self._is_over)
-        except (DatabaseError, StoreUnavailable) as error:
-            logger.warning("contents will be cleaned another time", extra={"error": str(error)})
+        except (DatabaseError, SeatLost, StoreUnavailable) as error:
+            logger.warning("what is old goes another time", extra={"error": str(error)})
         finally:
             connection.close()
 

@@ -156,7 +156,7 @@ class Engine:
             logger.info("engine leads", extra={"engine": self._name, "epoch": seat.epoch})
         self._seat = seat
         self._courier.work(leading=seat is not None)
-        self._janitor.work(leading=seat is not None)
+        self._janitor.work(seat)
 
     def _prepare_connection(self) -> None:
         """Bound what a stalled leader can hold: its open transaction must not block a successor."""
@@ -278,7 +278,7 @@ class Engine:
             logger.warning("engine stands by again", extra={"engine": self._name, "why": why})
         self._seat = None
         self._courier.work(leading=False)
-        self._janitor.work(leading=False)
+        self._janitor.work(None)
 
     def _database_is_away(self, error: DatabaseError) -> None:
         if self._healthy_since:
@@ -286,7 +286,7 @@ class Engine:
         self._healthy_since = 0.0
         self._seat = None
         self._courier.work(leading=False)
-        self._janitor.work(leading=False)
+        self._janitor.work(None)
         connection.close()
         direct.close()
         self._stopping.wait(STAND_BY_S)

@@ -27,6 +27,7 @@ from apps.runs.models import (
     ScheduledRun,
     WaitingRun,
 )
+from apps.runs.retention_models import Retention
 
 
 class _OfRun(Window):
@@ -198,6 +199,16 @@ class LimitAdmin(Window):
     @display(description="rate")
     def rate(self, limit: Limit) -> str:
         return f"{limit.rate_count} in {limit.rate_seconds} s" if limit.rate_count else "-"
+
+
+@admin.register(Retention, site=site)
+class RetentionAdmin(Window):
+    """How long organizations keep ended runs, where they have decided it themselves."""
+
+    section = "Work"
+    icon = "auto_delete"
+    organization_path = "organization_id"
+    list_display = ["organization_id", "run_days", "updated_at"]
 
 
 @admin.register(WaitingRun, site=site)

@@ -22,6 +22,7 @@ from apps.runs.api.limits import (
 )
 from apps.runs.api.log import RunLogPages
 from apps.runs.api.queues import QueueCollection, QueuePause, QueueResume
+from apps.runs.api.retention import RetentionPolicy
 from apps.runs.api.schedules import (
     FireCollection,
     ScheduleCollection,
@@ -72,6 +73,7 @@ urlpatterns = [
     path("limits/projects/<str:project>", ProjectLimit.as_view()),
     path("limits/agents/<str:agent>", AgentLimit.as_view()),
     path("limits/keys/<path:key>", KeyLimit.as_view()),
+    path("retention", RetentionPolicy.as_view()),
     path("agents/<str:agent>/pause", AgentPause.as_view()),
     path("agents/<str:agent>/resume", AgentResume.as_view()),
     path("schedules", ScheduleCollection.as_view()),

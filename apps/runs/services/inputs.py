@@ -13,19 +13,26 @@ from apps.projects.models import Project, WorkspaceFile
 
 # In an agent's input schema: this string names a file of the project.
 FILE_FORMAT: Final = "aos-file"
+_ANY_OBJECT: Final = {"type": "object"}
 _MOST_ERRORS: Final = 10
 
 
 def check(agent_spec: dict[str, Any], value: dict[str, Any]) -> None:
     """Raise ``Invalid`` naming each field of the input and the rule it breaks."""
-    require_valid(agent_spec.get("input_schema") or {"type": "object"}, value, field="input")
+    require_valid(_schema(agent_spec), value, field="input")
+
+
+def _schema(agent_spec: dict[str, Any]) -> dict[str, Any]:
+    return agent_spec.get("input_schema") or _ANY_OBJECT
 
 
 def require_valid(schema: dict[str, Any], value: dict[str, Any], *, field: str) -> None:
     """Raise ``Invalid`` with the first few errors; their names begin with ``field``."""
-    found = sorted(
-        Draft202012Validator(schema).iter_errors(value), key=lambda error: [*map(str, error.path)]
-    )
+    _require(Draft202012Validator(schema), value, field=field)
+
+
+def _require(validator: Draft202012Validator, value: dict[str, Any], *, field: str) -> None:
+    found = sorted(validator.iter_errors(value), key=lambda error: [*map(str, error.path)])
     if found:
         raise Invalid(
             [
@@ -39,10 +46,20 @@ def require_valid(schema: dict[str, Any], value: dict[str, Any], *, field: str) 
 
 
 class Files:
-    """Files of projects, each asked for once: many tasks often name the same ones."""
+    """What many tasks often share: files of projects, each asked for once, and schemas, made ready once."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[UUID, str], WorkspaceFile | None] = {}
+        # By the identity of the schema; the validator keeps it from being anybody else's.
+        self._validators: dict[int, Draft202012Validator] = {}
+
+    def check(self, agent_spec: dict[str, Any], value: dict[str, Any]) -> None:
+        """As the function of this name."""
+        schema = _schema(agent_spec)
+        validator = self._validators.get(id(schema))
+        if validator is None:
+            validator = self._validators[id(schema)] = Draft202012Validator(schema)
+        _require(validator, value, field="input")
 
     def named(self, project: Project, names: Iterable[str]) -> dict[str, WorkspaceFile]:
         wanted = set(names)
@@ -65,9 +82,10 @@ def resolve(
 
     A run keeps the content it was given: replacing the project's file later changes nothing.
     """
-    check(agent_spec, value)
+    files = files or Files()
+    files.check(agent_spec, value)
     wanted = dict(_file_names(agent_spec, value))
-    found = (files or Files()).named(project, wanted.values())
+    found = files.named(project, wanted.values())
     missing = [
         {
             "field": f"input.{field}",

@@ -29,6 +29,7 @@ from apps.runs.models import (
     ScheduleFire,
     WaitingRun,
 )
+from apps.runs.retention_models import Retention
 from apps.sandboxes.models import Sandbox
 from apps.sandboxes.services import offers
 from apps.sandboxes.types import ImageReport, ProfileReport
@@ -61,6 +62,14 @@ NAMES = [model._meta.label for model, _ in WINDOWS]
 
 def url(model, page, *args):
     return reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_{page}", args=args)
+
+
+def decide(organization, project):
+    """What people decide about runs."""
+    Limit.objects.create(
+        organization_id=organization.pk, scope="project", project=project, gate=project.pk, cap=3
+    )
+    Retention.objects.create(organization_id=organization.pk, run_days=90)
 
 
 def furnish(organization):
@@ -118,9 +127,7 @@ def furnish(organization):
     )
     offers.report(host="here", profiles=[PROFILE], images=[IMAGE])
     schedule = make_schedule(project=project, agent=agent)
-    Limit.objects.create(
-        organization_id=organization.pk, scope="project", project=project, gate=project.pk, cap=3
-    )
+    decide(organization, project)
     ScheduleFire.objects.create(schedule=schedule, fire_at=Now(), outcome="submitted", run=run)
     with transaction.atomic():
         relay.move(500)

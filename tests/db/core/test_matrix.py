@@ -75,6 +75,7 @@ IDLE = {
     "schedules/<uuid:schedule_id>/resume",
     "runs/bulk/<uuid:act_id>/proceed",
     "queue/agent",
+    "queue/retention",
     "integrations/sandboxes/environments/<uuid:environment_id>/clone",
     # The agents there have runs that are not over.
     "integrations/sandboxes/scripts/<uuid:agent_id>/remove",

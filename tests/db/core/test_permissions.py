@@ -96,6 +96,9 @@ TABLE = [
     ("get", "/api/limits/keys/nobodys", None, OPERATOR, "queue:read", 404),
     ("put", "/api/limits/keys/nobodys", {"cap": 3}, ADMIN, "queue:write", 200),
     ("delete", "/api/limits/keys/nobodys", None, ADMIN, "queue:write", 404),
+    ("get", "/api/retention", None, OPERATOR, "queue:read", 200),
+    ("put", "/api/retention", {"run_days": 90}, OWNER, "queue:write", 200),
+    ("delete", "/api/retention", None, OWNER, "queue:write", 200),
     ("post", "/api/agents/hello/pause", {"reason": "r"}, ADMIN, "agent:write", 200),
     ("post", "/api/agents/hello/resume", None, ADMIN, "agent:write", 200),
     ("get", "/api/projects", None, VIEWER, "project:read", 200),
@@ -227,6 +230,7 @@ ELSEWHERE = {
 OF_THE_ASKER = {
     "/api/limits/organization",
     "/api/limits/keys/nobodys",
+    "/api/retention",
     "/metrics",
     "/api/audit/logs",
     "/api/audit/export",

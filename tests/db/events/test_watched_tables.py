@@ -19,7 +19,8 @@ from apps.identity.types import Role
 from apps.projects.models import Project, WorkspaceFile
 from apps.projects.services import files, projects
 from apps.runs.limit_models import Limit
-from apps.runs.models import Lane, Run, Schedule
+from apps.runs.models import Lane, ReadyRun, Run, Schedule
+from apps.runs.retention_models import Retention
 from apps.runs.services import control
 from apps.sandboxes.models import Environment
 from tests.factories import (
@@ -123,6 +124,14 @@ SILENT = {
     ),
     "a lane paused": lambda by, run: Lane.objects.update(paused=True),
     "a lane capped": lambda by, run: Lane.objects.update(cap=1),
+    "a run removed": lambda by, run: (
+        run.event_set.all().delete(),
+        ReadyRun.objects.all().delete(),
+        Run.objects.filter(pk=run.pk)._raw_delete("default"),
+    ),
+    "a time for ended runs set": lambda by, run: Retention.objects.create(
+        organization_id=run.organization_id, run_days=1
+    ),
     "a limit set": lambda by, run: Limit.objects.create(
         organization_id=run.organization_id, scope="organization", gate=run.organization_id, cap=1
     ),

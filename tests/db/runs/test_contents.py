@@ -16,7 +16,7 @@ from apps.core import blobs, clock
 from apps.core.blobs.folder import FolderStore
 from apps.core.errors import ContentGone
 from apps.runs.models import Artifact
-from apps.runs.services import contents
+from apps.runs.services import contents, leadership
 from tests.faces import api
 from tests.factories import (
     make_artifact,
@@ -191,12 +191,13 @@ def test_nothing_is_removed_while_a_transaction_of_that_moment_is_under_way():
 def test_the_janitor_works_only_while_its_engine_leads():
     sha256 = age(store(b"old"))
     janitor = Janitor(first_after_s=0.01)
-    janitor.work(leading=True)
+    seat = leadership.take("test")
+    janitor.work(seat)
     janitor._leading.clear()
     janitor._thread.join(0.3)
     assert is_kept(sha256) or janitor._thread.is_alive()
 
-    janitor.work(leading=True)
+    janitor.work(seat)
     done = threading.Event()
     watcher = threading.Thread(target=lambda: _until(lambda: not is_kept(sha256), done))
     watcher.start()
