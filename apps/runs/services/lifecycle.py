@@ -47,6 +47,12 @@ def lock_many(run_ids: Sequence[int]) -> list[Run]:
     return list(runs.select_related("project", "agent_version__agent__current").order_by("pk"))
 
 
+def lock_free(run_ids: Sequence[int]) -> list[Run]:
+    """Those of the runs that nobody else holds the lock on, locked. For the engine, which waits for nobody."""
+    runs = Run.objects.select_for_update(no_key=True, skip_locked=True, of=("self",))
+    return list(runs.filter(pk__in=run_ids).order_by("pk"))
+
+
 def lock_if_free(run_id: int) -> Run | None:
     """The run, locked; ``None`` while somebody else holds the lock. For the engine, which waits for nobody."""
     runs = Run.objects.select_for_update(no_key=True, skip_locked=True)

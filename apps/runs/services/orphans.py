@@ -45,7 +45,8 @@ def _end(seat: Seat) -> int:
     if not keys:
         return 0
     leadership.require(seat)
-    runs = lifecycle.lock_many(keys)
+    # Not one that its worker acts on, or stalls on, at this moment: see it at the next sweep.
+    runs = lifecycle.lock_free(keys)
     rows = ChildRun.objects.select_related("parent").in_bulk(keys)
     waiting = [(run, _why(rows[run.pk])) for run in runs if run.state == RunState.QUEUED]
     held = [run for run in runs if run.state == RunState.RUNNING]
@@ -54,10 +55,10 @@ def _end(seat: Seat) -> int:
     if held:
         control.ask_worker(*held)
         _ask_since(held, rows)
-    ChildRun.objects.filter(run__in=keys).update(doomed_at=None)
+    ChildRun.objects.filter(run__in=runs).update(doomed_at=None)
     _record([*(run for run, _ in waiting), *held])
     doorbell.ring_on_commit(doorbell.ENGINE)
-    return len(keys)
+    return len(runs)
 
 
 def _ask_since(runs: Sequence[Run], rows: Mapping[int, ChildRun]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from threading import Barrier
+from threading import Barrier, Event
 from uuid import uuid4
 
 import pytest
@@ -632,6 +632,39 @@ def test_many_at_once_do_not_exceed_the_bound_of_a_tree(settings, monkeypatch, s
     made = [each for each in told if isinstance(each, Run)]
     assert ChildRun.objects.count() == len(made) == (8 if sabotaged else 3)
     assert all(isinstance(each, Run | TooManyChildren) for each in told)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_child_that_somebody_stalls_on_does_not_keep_the_leader(settings):
+    settings.AOS_LEADER_TTL = timedelta(minutes=10)
+    seat = leadership.take("stand-in")
+    scene = _scene()
+    parent = make_run(**scene)
+    stalled, other = _put_under(scene, parent), _put_under(scene, parent)
+    held, let_go = Event(), Event()
+
+    def stall():
+        try:
+            with transaction.atomic():
+                lifecycle.lock(stalled.pk)
+                held.set()
+                assert let_go.wait(timeout=30)
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(1) as pool:
+        stalling = pool.submit(stall)
+        assert held.wait(timeout=30)
+        control.cancel(by=scene["by"], run=parent)
+        try:
+            assert orphans.end(seat) == 1
+        finally:
+            let_go.set()
+        stalling.result()
+
+    assert [_state(run) for run in (stalled, other)] == ["queued", "cancelled"]
+    assert orphans.end(seat) == 1
+    assert _state(stalled) == "cancelled"
 
 
 @pytest.mark.django_db(transaction=True)
