@@ -132,7 +132,7 @@ class TaskRequestSerializer(StrictSerializer):
         child=serializers.CharField(max_length=80),
         required=False,
         help_text="Labels that the worker must have, such as `gpu`: `true`, besides those that the "
-        "agent's version and environment ask for. `version` is that of its code.",
+        "agent's version asks for. `version` is that of its code.",
     )
     labels = serializers.DictField(
         child=serializers.CharField(max_length=200, allow_blank=True),

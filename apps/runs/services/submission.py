@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any, Final
@@ -333,12 +333,11 @@ def _task_of(run: Run) -> TaskSpec:
         retry=run.retry,
         labels=run.labels,
         concurrency_key=run.concurrency_key,
-        # What its version and environment asked for then is theirs to ask again.
+        # What its version asked for then is the new one's to ask.
         requires={
             name: word
             for name, word in (run.requires or {}).items()
             if name not in run.agent_version.spec.get("requires", {})
-            and name not in run.spec.get("environment", {}).get("requires", {})
         },
     )
 
@@ -346,10 +345,11 @@ def _task_of(run: Run) -> TaskSpec:
 def check(*, project: Project, agent: Agent, task: TaskSpec) -> None:
     """Raise what ``submit`` would raise about the task itself; change nothing."""
     version = _version(agent, project)
+    _given(project, version)
     inputs.resolve(project, version.spec, task.input)
     _retry(task.retry, version)
     _timeout_s(task, version)
-    _requires(task, version, _given(project, version))
+    _requires(task, version)
 
 
 def may_run(by: Actor, *, project_id: UUID, agent_id: UUID, action: str = "run.submit") -> bool:
@@ -429,7 +429,7 @@ def _new_run(
     slug = version.agent.slug
     trace = tracing.carrier()
     given = _given(project, version)
-    requires = _requires(task, version, given)
+    requires = _requires(task, version)
     run = Run(
         organization_id=project.organization_id,
         project=project,
@@ -504,23 +504,17 @@ def _given(project: Project, version: AgentVersion) -> dict[str, Any]:
     return environments.given(project, version.spec.get("sandbox", {}))
 
 
-def _requires(task: TaskSpec, version: AgentVersion, given: Mapping[str, Any]) -> dict[str, str]:
-    """What version, environment and task require of the worker, together; none may gainsay another."""
+def _requires(task: TaskSpec, version: AgentVersion) -> dict[str, str]:
+    """What version and task require of the worker, together; the task may not gainsay the version."""
     if wrong := labels.fault(task.requires):
         raise Invalid([{"field": "requires", "rule": wrong}])
-    together: dict[str, str] = {}
-    for asked in (
-        version.spec.get("requires", {}),
-        given.get("environment", {}).get("requires", {}),
-        task.requires,
-    ):
-        for name, word in asked.items():
-            if together.setdefault(name, word) != word:
-                rule = f"{name} must be {together[name]}, or be left out: version and environment say so"
-                raise Invalid([{"field": "requires", "rule": rule}])
+    together: dict[str, str] = dict(version.spec.get("requires", {}))
+    for name, word in task.requires.items():
+        if together.setdefault(name, word) != word:
+            rule = f"{name} must be {together[name]}, or be left out: the version says so"
+            raise Invalid([{"field": "requires", "rule": rule}])
     if wrong := labels.fault(together):
-        rule = f"{wrong}, with those of version and environment"
-        raise Invalid([{"field": "requires", "rule": rule}])
+        raise Invalid([{"field": "requires", "rule": f"{wrong}, with those of the version"}])
     return together
 
 

@@ -278,7 +278,7 @@ def test_short_runs_of_one_requirement_share_a_message_and_others_do_not(seat, p
     leader = Dispatcher(seat)
     leader.learn()
     # As a round leaves it that has seen short runs.
-    leader._fit = 20
+    leader._versions = {agent.current_id}
 
     messages = leader.claim(Room(now=2, slots=2))
 
