@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Generator, Mapping
+from typing import IO
 
 from workers.sandbox.artifacts import ArtifactLimits, ArtifactSink, Collected
 from workers.sandbox.base import (
@@ -20,6 +21,7 @@ from workers.sandbox.base import (
     SandboxSpec,
 )
 from workers.sandbox.egress.policy import Denial
+from workers.sandbox.snapshots import Contents, Sink, SnapshotLimits
 
 
 class NothingSandbox(Sandbox):
@@ -63,6 +65,18 @@ class NothingSandbox(Sandbox):
 
     def traffic(self) -> None:
         return
+
+    def pause(self) -> None:
+        return
+
+    def resume(self) -> None:
+        return
+
+    def snapshot(self, sink: Sink, *, limits: SnapshotLimits | None = None) -> Contents:
+        raise NotImplementedError("There is nothing to keep.")
+
+    def restore(self, archive: IO[bytes]) -> Contents:
+        raise NotImplementedError("There is nothing to fill.")
 
     def kill(self) -> None:
         return
