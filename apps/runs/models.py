@@ -79,11 +79,15 @@ class Run(Bounded):
 
     public_id = models.UUIDField(default=uuid7, unique=True, editable=False)
     organization_id = models.UUIDField()
-    project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="runs")
-    agent_version = models.ForeignKey(AgentVersion, on_delete=models.PROTECT, related_name="runs")
+    project = models.ForeignKey(
+        Project, on_delete=models.PROTECT, db_index=False, related_name="runs"
+    )
+    agent_version = models.ForeignKey(
+        AgentVersion, on_delete=models.PROTECT, db_index=False, related_name="runs"
+    )
     submitted_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="runs")
     rerun_of = models.ForeignKey(
-        "self", on_delete=models.SET_NULL, null=True, related_name="reruns"
+        "self", on_delete=models.SET_NULL, null=True, db_index=False, related_name="reruns"
     )
     # "<agent>: <title>" as Flower and the lists show it.
     name = models.CharField(max_length=200)
@@ -136,6 +140,11 @@ class Run(Bounded):
             models.Index(fields=["organization_id", "-id"], name="runs_run_of_organization"),
             models.Index(fields=["agent_version", "-id"], name="runs_run_of_version"),
             models.Index(fields=["trace_id"], name="runs_run_of_trace"),
+            models.Index(
+                fields=["rerun_of"],
+                name="runs_run_rerun",
+                condition=Q(rerun_of__isnull=False),
+            ),
         ]
 
     def __str__(self) -> str:
