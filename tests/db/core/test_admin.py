@@ -69,7 +69,7 @@ def decide(organization, project):
     Limit.objects.create(
         organization_id=organization.pk, scope="project", project=project, gate=project.pk, cap=3
     )
-    Retention.objects.create(organization_id=organization.pk, run_days=90)
+    Retention.objects.update_or_create(organization_id=organization.pk, defaults={"run_days": 90})
 
 
 def furnish(organization):
