@@ -3,7 +3,7 @@
 Kept while the request is being answered, and only until it changes something: with the first act that
 goes on record it is forgotten, and nothing is kept from there on, because what was true before the act
 may not be so after it, or after its transaction was rolled back. Sockets, streams' bodies, the engine,
-workers and commands have no such memory: they ask each time.
+workers and commands have no such memory: they ask each time, or several things at once (``at_once``).
 """
 
 from __future__ import annotations
@@ -40,6 +40,16 @@ def kept() -> Iterator[None]:
     finally:
         _memory.reset(before)
         memory.close()
+
+
+@contextmanager
+def at_once() -> Iterator[None]:
+    """Answer the questions inside from one reading: for several about the same thing, with no change between."""
+    if is_kept():
+        yield
+        return
+    with kept():
+        yield
 
 
 def is_kept() -> bool:

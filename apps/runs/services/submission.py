@@ -17,7 +17,7 @@ from psycopg import errors as pg
 
 from apps.agents.models import Agent, AgentVersion
 from apps.agents.types import RETRY_SCHEMA
-from apps.core import clock, doorbell, failpoints, labels, sql, tracing
+from apps.core import clock, doorbell, failpoints, labels, memory, sql, tracing
 from apps.core.errors import AosError, Invalid, NotFound
 from apps.core.failpoints import Place
 from apps.core.models import uuid7
@@ -357,9 +357,10 @@ def may_run(by: Actor, *, project_id: UUID, agent_id: UUID, action: str = "run.s
 
     A role over the agent is none in the project: where its runs go, one has to belong already.
     """
-    return policy.allows(by, action, project_id=project_id, agent_id=agent_id) and policy.allows(
-        by, "project.read", project_id=project_id
-    )
+    with memory.at_once():
+        return policy.allows(
+            by, action, project_id=project_id, agent_id=agent_id
+        ) and policy.allows(by, "project.read", project_id=project_id)
 
 
 def _require(by: Actor, action: str, *, project: Project, agent: Agent) -> None:

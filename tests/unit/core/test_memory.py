@@ -31,6 +31,34 @@ def test_an_answer_is_kept_while_the_request_lasts_and_no_longer():
     assert (other, second) == (4, 5)
 
 
+def test_several_questions_at_once_are_answered_from_one_reading_and_the_next_ones_anew():
+    ask = Asked()
+
+    with memory.at_once():
+        first = [memory.recall("it", ask), memory.recall("it", ask)]
+    with memory.at_once():
+        second = memory.recall("it", ask)
+
+    assert first == [1, 1]
+    assert second == 2
+    assert not memory.is_kept()
+
+
+def test_questions_at_once_share_what_a_request_remembers_until_it_has_changed_something():
+    ask = Asked()
+
+    with memory.kept():
+        before = memory.recall("it", ask)
+        with memory.at_once():
+            shared = memory.recall("it", ask)
+        memory.forget()
+        with memory.at_once():
+            anew = [memory.recall("it", ask), memory.recall("it", ask)]
+        after = memory.recall("it", ask)
+
+    assert (before, shared, anew, after) == (1, 1, [2, 2], 3)
+
+
 def test_an_answer_of_none_is_an_answer():
     asked = []
     with memory.kept():
