@@ -53,6 +53,7 @@ class Editor:
     timeout_s: Any
     artifacts: str
     schema: str
+    keep_workspace: bool
     files: list[tuple[str, str]]
     seen: int
     errors: dict[str, str] = field(default_factory=dict)
@@ -74,6 +75,7 @@ def of(agent: Agent | None, spec: Mapping[str, Any], *, seen: int, environment: 
         timeout_s=spec.get("timeout_s", ""),
         artifacts="\n".join(spec.get("artifacts", ["*"])),
         schema=json.dumps(schema, indent=2, ensure_ascii=False) if schema else "",
+        keep_workspace=spec.get("keep_workspace", False),
         files=files,
         seen=seen,
     )
@@ -97,6 +99,7 @@ def again(sent: QueryDict, *, seen: int, problem: AosError) -> Editor:
         timeout_s=sent.get("timeout_s", ""),
         artifacts=sent.get("artifacts", ""),
         schema=sent.get("schema", ""),
+        keep_workspace="keep_workspace" in sent,
         files=_files(sent) or [("", "")],
         seen=seen,
         errors=errors,
@@ -119,6 +122,7 @@ def read(sent: QueryDict, before: Mapping[str, Any]) -> dict[str, Any]:
         "timeout_s": _whole(sent, wrong),
         "input_schema": _schema(sent, wrong),
         "sandbox": _sandbox(sent, before),
+        "keep_workspace": "keep_workspace" in sent,
     }
     if wrong:
         raise Invalid(wrong)

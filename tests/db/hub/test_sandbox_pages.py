@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from apps.agents.models import Agent, AgentVersion
@@ -109,6 +111,18 @@ def test_lines_end_as_a_script_expects(client):
 
     assert made.status_code == 302
     assert AgentVersion.objects.get().spec["files"] == {"main.py": "print(1)\n"}
+
+
+def test_whether_files_stay_for_the_next_attempt_is_a_box_to_tick(client):
+    client.post(f"{BEGIN}/scripts/new", NEW_SCRIPT | {"keep_workspace": "on"})
+    agent = Agent.objects.get()
+    shown = client.get(f"{BEGIN}/scripts/{agent.pk}").content.decode()
+    client.post(f"{BEGIN}/scripts/{agent.pk}", NEW_SCRIPT | {"seen": "1"})
+
+    ticked, unticked = agent.versions.order_by("number")
+    assert ticked.spec["keep_workspace"] is True
+    assert re.search(r'name="keep_workspace"[^>]* checked', shown)
+    assert "keep_workspace" not in unticked.spec
 
 
 def test_an_operator_changes_neither(project):
