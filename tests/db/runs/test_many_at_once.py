@@ -283,24 +283,3 @@ def test_inside_a_transaction_a_statement_belongs_to_it():
         direct.close()
 
     assert apart["pid"] != row["pid"]
-
-
-def test_plans_go_by_key_even_when_they_were_made_for_empty_tables(seat, echo, transactional_db):
-    _submit(echo, 3)
-    with direct.line():
-        plan = direct.fetch(
-            "EXPLAIN " + SQL["start"],
-            {
-                "run_ids": [1],
-                "tokens": [1],
-                "worker_id": 1,
-                "worker_name": "w",
-                "pool": "",
-                "grace_s": 1.0,
-            },
-        )
-        direct.close()
-
-    text = "\n".join(row["QUERY PLAN"] for row in plan)
-    assert "Seq Scan on runs_" not in text
-    assert "runs_run_pkey" in text
