@@ -204,7 +204,8 @@ class Procrastinate(System):
         return self.stage.plain_env
 
     def start_rest(self) -> None:
-        return
+        # The submitter makes the tables, and a worker must find them.
+        self.submit(0)
 
     def worker(self) -> list[str]:
         argv = [
