@@ -106,7 +106,8 @@ class AgentDetail(APIView):
         operation_id="agents_remove",
         summary="Delete an agent",
         description=(
-            "Nothing new begins with it and its schedules go. Its runs stay, with log and receipt. "
+            "Nothing new begins with it; its schedules, its limit and the roles over it go. Its runs stay, "
+            "with log and receipt. "
             "Refused with `agent_in_use` while some of them are not over."
         ),
         tags=["Agents"],

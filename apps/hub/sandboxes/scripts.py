@@ -30,6 +30,8 @@ from apps.hub.visiting import HubRequest, person, signed_in
 from apps.identity import policy
 from apps.identity.models import User
 from apps.identity.rest import page_actor
+from apps.identity.services import bindings
+from apps.identity.types import Scope
 from apps.projects.models import Project, WorkspaceFile
 from apps.projects.services import files as project_files
 from apps.runs import cron
@@ -335,6 +337,7 @@ def _show(
         told |= {
             "open_runs": agents.open_runs(agent),
             "schedule_count": Schedule.objects.filter(agent=agent).count(),
+            "role_count": bindings.over(agent.organization_id, Scope.AGENT, agent.pk).count(),
         }
     if agent is not None and latest is not None and project is not None:
         told |= _followed(request, agent)

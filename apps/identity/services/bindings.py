@@ -13,11 +13,11 @@ from typing import Final
 from uuid import UUID
 
 from django.conf import settings
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.db.models import Q
 
-from apps.core import clock
-from apps.core.errors import Conflict, Invalid, NotAllowed
+from apps.core import clock, sql
+from apps.core.errors import Conflict, Invalid, NotAllowed, NotFound
 from apps.events.services import changes, outbox
 from apps.identity import places, policy
 from apps.identity.actor import Actor
@@ -84,15 +84,24 @@ def revoke(*, by: Actor, binding: Binding, reason: str = "") -> None:
             policy.refuse_above(by, "taking a role above yours")
         if binding.user is not None:
             policy.require_not_above(by, binding.user)
-        outbox.audit(
-            by.ref,
-            "binding.revoke",
-            resource_type="binding",
-            resource_id=binding.pk,
-            detail=_told(binding, str(binding.scope_id)) | ({"why": reason} if reason else {}),
-            before=changes.of(binding, *_FIELDS),
-        )
+        _audit_revoke(by, binding, why=reason)
         Binding.objects.filter(pk=binding.pk).delete()
+
+
+def clear(*, by: Actor, scope: Scope, scope_id: UUID, why: str) -> int:
+    """Take all roles over a place that goes, for somebody who may delete it; return how many."""
+    sql.require_transaction("bindings.clear")
+    rows = over(by.user.organization_id, scope, scope_id).select_related("user", "department")
+    held = list(rows.select_for_update(of=("self",)).order_by("pk"))
+    for binding in held:
+        _audit_revoke(by, binding, why=why)
+    Binding.objects.filter(pk__in=[binding.pk for binding in held]).delete()
+    return len(held)
+
+
+def over(organization_id: UUID, scope: Scope, scope_id: UUID) -> BindingQuerySet:
+    """The roles over exactly this place, not those that reach it from a wider one."""
+    return Binding.objects.filter(organization_id=organization_id, scope=scope, scope_id=scope_id)
 
 
 @contextmanager
@@ -123,21 +132,30 @@ def bind(
     by: User | None = None,
     group: str = "",
 ) -> Binding:
-    """Store a binding, replacing the one there. The caller has asked whether it may, and records it."""
-    binding, _ = Binding.objects.update_or_create(
-        user=subject if isinstance(subject, User) else None,
-        department=subject if isinstance(subject, Department) else None,
-        scope=place.scope,
-        scope_id=place.id,
-        defaults={
-            "organization_id": subject.organization_id,
-            "role": role,
-            "expires_at": expires_at,
-            "reason": reason,
-            "granted_by": by,
-            "group": group,
-        },
-    )
+    """Store a binding, replacing the one there. The caller has asked whether it may, and records it.
+
+    Raises ``NotFound`` for a place that is deleted at this moment.
+    """
+    try:
+        with transaction.atomic():
+            binding, _ = Binding.objects.update_or_create(
+                user=subject if isinstance(subject, User) else None,
+                department=subject if isinstance(subject, Department) else None,
+                scope=place.scope,
+                scope_id=place.id,
+                defaults={
+                    "organization_id": subject.organization_id,
+                    "role": role,
+                    "expires_at": expires_at,
+                    "reason": reason,
+                    "granted_by": by,
+                    "group": group,
+                },
+            )
+    except IntegrityError as error:
+        if sql.violated_constraint(error) == "agents_agent_not_removed":
+            raise NotFound(what=place.scope, ref=place.name) from error
+        raise
     return binding
 
 
@@ -189,6 +207,17 @@ def _owners(organization: Organization) -> BindingQuerySet:
         expires_at=None,
         user__is_active=True,
         user__kind=UserKind.PERSON,
+    )
+
+
+def _audit_revoke(by: Actor, binding: Binding, *, why: str) -> None:
+    outbox.audit(
+        by.ref,
+        "binding.revoke",
+        resource_type="binding",
+        resource_id=binding.pk,
+        detail=_told(binding, str(binding.scope_id)) | ({"why": why} if why else {}),
+        before=changes.of(binding, *_FIELDS),
     )
 
 

@@ -1,4 +1,4 @@
-"""What runs and schedules have to say when an agent is deleted."""
+"""What runs, schedules and limits have to say when an agent is deleted."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from apps.agents.models import Agent
 from apps.identity.actor import Actor
 from apps.runs.errors import AgentInUse
 from apps.runs.models import Run, Schedule
-from apps.runs.services import schedules
+from apps.runs.services import limits, schedules
 from apps.runs.types import FINAL
 
 
@@ -16,9 +16,9 @@ def open_runs(agent: Agent) -> int:
 
 
 def let_go(by: Actor, agent: Agent) -> dict[str, int]:
-    """Remove its schedules, each on record. Raises ``AgentInUse`` while it has runs that are not over.
+    """Remove its schedules and its limit, each on record. Raises ``AgentInUse`` while it has runs that are not over.
 
-    A run that is accepted in this very moment goes on to its end: it has all it needs.
+    A run that is accepted in this very moment goes on to its end, as long as somebody's role reaches it.
     """
     if count := open_runs(agent):
         raise AgentInUse(agent=agent.slug, count=count)
@@ -26,4 +26,4 @@ def let_go(by: Actor, agent: Agent) -> dict[str, int]:
     rows = list(found)
     for row in rows:
         schedules.discard(row, by=by)
-    return {"schedules": len(rows)}
+    return {"schedules": len(rows), "limits": limits.discard(by=by, about=limits.of_agent(agent))}

@@ -136,14 +136,19 @@ def remove(*, by: Actor, about: About) -> None:
     else:
         limit.cap = limit.rate_count = limit.rate_seconds = limit.queue_limit = None
         _store(limit, is_new=False)
-    outbox.audit(
-        by.ref,
-        "limit.remove",
-        resource_type="limit",
-        resource_id=about.words,
-        before=before,
-    )
+    _audit_remove(by, about, before=before)
     doorbell.ring_on_commit(doorbell.ENGINE)
+
+
+def discard(*, by: Actor, about: About) -> int:
+    """Delete what limits or pauses a thing that goes, for somebody who may delete it; return how many."""
+    sql.require_transaction("limits.discard")
+    limit = _locked(about)
+    if limit is None:
+        return 0
+    _audit_remove(by, about, before=changes.of(limit, *_RECORDED))
+    limit.delete()
+    return 1
 
 
 @transaction.atomic
@@ -298,6 +303,16 @@ def _check(about: About, *, cap: int | None, rate: Rate | None, queue_limit: int
         _check_number("rate.seconds", rate.seconds, most=LONGEST_RATE_S)
 
 
+def _audit_remove(by: Actor, about: About, *, before: dict[str, Any]) -> None:
+    outbox.audit(
+        by.ref,
+        "limit.remove",
+        resource_type="limit",
+        resource_id=about.words,
+        before=before,
+    )
+
+
 def _check_number(field: str, number: int | None, *, most: int = _MOST) -> None:
     if number is not None and not 1 <= number <= most:
         raise Invalid([{"field": field, "rule": f"must be from 1 to {most}"}])
@@ -325,5 +340,7 @@ def _store(limit: Limit, *, is_new: bool) -> None:
         with transaction.atomic():
             limit.save(force_insert=True)
     except IntegrityError as error:
+        if sql.violated_constraint(error) == "agents_agent_not_removed":
+            raise NotFound(what="agent", ref=limit.name) from error
         reason = "Somebody set this limit at the same moment. Look at it, then try again."
         raise Conflict(reason=reason) from error

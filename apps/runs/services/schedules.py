@@ -10,7 +10,7 @@ from django.db import IntegrityError, transaction
 
 from apps.agents.models import Agent
 from apps.core import clock, sql
-from apps.core.errors import Conflict
+from apps.core.errors import Conflict, NotFound
 from apps.events.services import changes, outbox
 from apps.events.types import ActorRef
 from apps.identity import policy
@@ -202,6 +202,8 @@ def _store(row: Schedule, **how: Any) -> None:
         with transaction.atomic():
             row.save(**how or {"force_update": True})
     except IntegrityError as error:
+        if sql.violated_constraint(error) == "agents_agent_not_removed":
+            raise NotFound(what="agent", ref=row.agent.slug) from error
         if sql.violated_constraint(error) == "runs_schedule_one_name_each":
             raise Conflict(
                 reason=f"The project has a schedule {row.name!r} already. Choose another name."

@@ -10,13 +10,25 @@ from apps.agents.services import registry, removal
 from apps.core.errors import NotAllowed, NotFound
 from apps.events.models import AuditEntry, Event
 from apps.events.types import EventType
+from apps.identity.models import Binding
 from apps.identity.types import Role
 from apps.runs.errors import AgentInUse
+from apps.runs.limit_models import Limit
 from apps.runs.models import Run, Schedule
-from apps.runs.services import control, submission
+from apps.runs.services import control, limits, submission
 from apps.runs.types import TaskSpec
 from tests.faces import api, session
-from tests.factories import HELLO, make_actor, make_agent, make_project, make_run, make_schedule
+from tests.factories import (
+    HELLO,
+    make_actor,
+    make_agent,
+    make_binding,
+    make_department,
+    make_project,
+    make_run,
+    make_schedule,
+    make_user,
+)
 
 pytestmark = pytest.mark.django_db
 
@@ -98,6 +110,30 @@ def test_its_schedules_go_with_it_each_on_record(by, agent, project):
     assert (entry.resource_id, entry.detail["schedules"]) == (str(agent.pk), 2)
 
 
+def test_its_limit_and_the_roles_over_it_go_with_it_each_on_record(by, agent, project):
+    other = make_agent(organization=by.user.organization)
+    vera = make_user(organization=by.user.organization)
+    crew = make_department(organization=by.user.organization)
+    gone = [make_binding(vera, Role.VIEWER, agent), make_binding(crew, Role.OPERATOR, agent)]
+    kept = [make_binding(vera, Role.VIEWER, other), make_binding(vera, Role.VIEWER, project)]
+    for limited in (agent, other):
+        limits.put(by=by, about=limits.of_agent(limited), cap=2)
+    limits.set_agent_paused(by=by, agent=agent, paused=True)
+
+    removal.remove(by=by, agent=agent)
+
+    assert {row.agent for row in Limit.objects.all()} == {other}
+    left = Binding.objects.filter(scope_id__in=[agent.pk, other.pk, project.pk])
+    assert set(left) == set(kept)
+    told = AuditEntry.objects.filter(action="binding.revoke")
+    assert {entry.resource_id for entry in told} == {str(row.pk) for row in gone}
+    assert {entry.detail["why"] for entry in told} == {"agent deleted"}
+    limit = AuditEntry.objects.get(action="limit.remove")
+    assert limit.detail["changes"]["cap"] == [2, None]
+    detail = AuditEntry.objects.get(action="agent.remove").detail
+    assert (detail["limits"], detail["roles"]) == (1, 2)
+
+
 def test_a_refused_one_keeps_its_schedules(by, agent, project):
     make_schedule(project=project, agent=agent)
     make_run(project=project, agent=agent, by=by)
@@ -142,9 +178,11 @@ def test_the_api_deletes_and_says_why_not(by, agent, project):
 
 def test_the_page_asks_first_and_says_what_goes(by, agent, project):
     make_schedule(project=project, agent=agent)
+    make_binding(make_user(organization=by.user.organization), Role.VIEWER, agent)
     client = session(by.user)
     page = client.get(reverse("sandbox_script", args=[agent.pk])).content.decode()
     assert "1 schedule of it is deleted" in page
+    assert "1 role over it is taken" in page
 
     answer = client.post(reverse("sandbox_script_remove", args=[agent.pk]), follow=True)
 
