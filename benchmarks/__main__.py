@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
+from typing import Final
+
 from benchmarks import bulk, history, idle, limits, lists, queue, report, sandbox
+from benchmarks.report import Sheet
+
+_PARTS: Final = (queue, history, sandbox, idle, limits, lists, bulk)
 
 
-def main() -> None:
-    options = report.options(__doc__ or "")
-    began = report.machine()
-    parts = (queue, history, sandbox, idle, limits, lists, bulk)
-    sheets = [sheet for part in parts for sheet in part.sheets(options)]
-    report.publish(sheets, began=began, path=options.json)
+def sheets(options: argparse.Namespace) -> list[Sheet]:
+    return [sheet for part in _PARTS for sheet in part.sheets(options)]
 
 
 if __name__ == "__main__":
-    main()
+    report.measure(__doc__, sheets)

@@ -6,11 +6,9 @@ A thousand runs in one request, in parts, and the rows that came of it copied in
 
 from __future__ import annotations
 
-import json
-import sys
 from typing import Any, Final
 
-from benchmarks import report, stats
+from benchmarks import report
 from benchmarks.report import Sheet
 from benchmarks.stage import Stage
 
@@ -33,27 +31,13 @@ def sheets(options: Any) -> list[Sheet]:
             f"{SINGLE}: fifty of them, scaled up.",
         ),
     )
-    for turn in range(1, options.rounds + 1):
-        print(f"bulk, round {turn} of {options.rounds}", file=sys.stderr, flush=True)
+    for _ in report.rounds("bulk", options.rounds):
         with Stage() as stage:
             stage.migrate()
-            env = stage.env | {
-                "AOS_LOG_LEVEL": "ERROR",
-                "AOS_ALLOWED_HOSTS": "testserver",
-                "DJANGO_SETTINGS_MODULE": "aos_project.settings.dev",
-            }
-            words = ("-m", "benchmarks.aos.inserting", str(runs), str(count))
-            for way, taken in json.loads(stage.run(*words, env=env).splitlines()[-1]).items():
-                p50, p95 = stats.percentile(taken, 0.5), stats.percentile(taken, 0.95)
-                sheet.add(way, p50=p50, p95=p95)
+            words = ("benchmarks.aos.inserting", runs, count)
+            sheet.add_times(stage.figures(*words, AOS_ALLOWED_HOSTS="testserver"))
     return [sheet]
 
 
-def main() -> None:
-    options = report.options(__doc__ or "")
-    began = report.machine()
-    report.publish(sheets(options), began=began, path=options.json)
-
-
 if __name__ == "__main__":
-    main()
+    report.measure(__doc__, sheets)

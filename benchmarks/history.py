@@ -7,7 +7,6 @@ value events. There is no peer: what is compared is the platform new and the pla
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -62,11 +61,5 @@ def sheets(options: argparse.Namespace) -> list[Sheet]:
         return measure(stage, size=QUICK if options.quick else FULL, rounds=options.rounds)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    options = report.options(__doc__ or "", arguments)
-    began = report.machine()
-    report.publish(sheets(options), began=began, path=options.json)
-
-
 if __name__ == "__main__":
-    main()
+    report.measure(__doc__, sheets)

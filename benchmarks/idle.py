@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,8 +47,7 @@ _SUPERVISOR: Final = "supervisor"
 
 def measure(*, size: Size, rounds: int) -> list[Sheet]:
     memory, cpu, growth = _sheets()
-    for turn in range(1, rounds + 1):
-        print(f"idle, round {turn} of {rounds}", file=sys.stderr, flush=True)
+    for _ in report.rounds("idle", rounds):
         with _peer() as pids:
             _note(PEER, pids, settle_s=size.settle_s, memory=memory, cpu=cpu)
         with _platform() as pids:
@@ -221,11 +220,5 @@ def sheets(options: argparse.Namespace) -> list[Sheet]:
     return measure(size=QUICK if options.quick else FULL, rounds=options.rounds)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    options = report.options(__doc__ or "", arguments)
-    began = report.machine()
-    report.publish(sheets(options), began=began, path=options.json)
-
-
 if __name__ == "__main__":
-    main()
+    report.measure(__doc__, sheets)

@@ -9,13 +9,12 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import sys
 import time
 import urllib.request
 from collections.abc import Callable
 from typing import Any, Final
 
-from benchmarks import report, stats
+from benchmarks import report
 from benchmarks.report import Sheet
 from benchmarks.stage import Stage
 
@@ -46,8 +45,7 @@ def sheets(options: Any) -> list[Sheet]:
         stage.migrate()
         token = stage.run("-c", _SCENE, env=stage.env | {"AOS_LOG_LEVEL": "ERROR"}).split()[-1]
         lines = {system: _web(stage, system, token) for system in (OFF, ON)}
-        for turn in range(1, options.rounds + 1):
-            print(f"limits, round {turn} of {options.rounds}", file=sys.stderr, flush=True)
+        for _ in report.rounds("limits", options.rounds):
             _measure(lines, sheet, count=50 if options.quick else 1_000)
     return [sheet]
 
@@ -89,15 +87,12 @@ def _measure(lines: dict[str, Callable[[], float]], sheet: Sheet, *, count: int)
             took = ask()
             if number >= 10:
                 taken[system].append(took)
-    for system, times in taken.items():
-        sheet.add(system, p50=stats.percentile(times, 0.5), p95=stats.percentile(times, 0.95))
+    sheet.add_times(taken)
 
 
 def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "aos_project.settings.dev")  # noqa: TID251
-    options = report.options(__doc__ or "")
-    began = report.machine()
-    report.publish(sheets(options), began=began, path=options.json)
+    report.measure(__doc__, sheets)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,7 @@ nothing on either side, so that only the way to it is measured.
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from statistics import median
 from typing import Final
@@ -45,10 +44,10 @@ def measure(stage: Stage, *, size: Size, rounds: int) -> list[Sheet]:
     latency, drain, stream, cost = _sheets(size)
     for turn in range(1, rounds + 1):
         for system in _for_latency(stage, size):
-            _say(f"latency, round {turn} of {rounds}: {system.name}")
+            report.say(f"latency, round {turn} of {rounds}: {system.name}")
             _measure_latency(system, size, latency)
         for system in _for_throughput(stage, size):
-            _say(f"throughput, round {turn} of {rounds}: {system.name}")
+            report.say(f"throughput, round {turn} of {rounds}: {system.name}")
             measure_drain(system, size.backlog, drain, cost)
             if system.streams:
                 _measure_stream(system, size, stream)
@@ -193,21 +192,11 @@ def _median_ms(seconds: Iterable[float]) -> float:
     return median(seconds) * 1000
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 def sheets(options: argparse.Namespace) -> list[Sheet]:
     with Stage() as stage:
         stage.migrate()
         return measure(stage, size=QUICK if options.quick else FULL, rounds=options.rounds)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    options = report.options(__doc__ or "", arguments)
-    began = report.machine()
-    report.publish(sheets(options), began=began, path=options.json)
-
-
 if __name__ == "__main__":
-    main()
+    report.measure(__doc__, sheets)

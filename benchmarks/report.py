@@ -7,9 +7,10 @@ import json
 import os
 import platform
 import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -42,6 +43,11 @@ class Sheet:
         row = self.values.setdefault(system, {})
         for name, value in metrics.items():
             row.setdefault(name, []).append(value)
+
+    def add_times(self, taken: Mapping[str, Sequence[float]]) -> None:
+        """Note one round of several systems, by how long each thing they did took."""
+        for system, each in taken.items():
+            self.add(system, p50=stats.percentile(each, 0.5), p95=stats.percentile(each, 0.95))
 
     @property
     def metrics(self) -> list[str]:
@@ -106,6 +112,28 @@ def options(description: str, arguments: Sequence[str] | None = None) -> argpars
     if found.quick:
         found.rounds = 1
     return found
+
+
+def measure(
+    description: str | None,
+    sheets: Callable[[argparse.Namespace], Sequence[Sheet]],
+    arguments: Sequence[str] | None = None,
+) -> None:
+    """Measure what the command line asks for, and publish it."""
+    found = options(description or "", arguments)
+    began = machine()
+    publish(sheets(found), began=began, path=found.json)
+
+
+def rounds(name: str, number: int) -> Iterator[int]:
+    """Count the rounds from one, and say on standard error which one it is."""
+    for turn in range(1, number + 1):
+        say(f"{name}, round {turn} of {number}")
+        yield turn
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def publish(sheets: Sequence[Sheet], *, began: dict[str, Any], path: Path | None) -> None:

@@ -55,8 +55,7 @@ def measure(*, image: str, size: Size, rounds: int) -> list[Sheet]:
     held, moved = _weights(size)
     rested, kept = _rests()
     try:
-        for turn in range(1, rounds + 1):
-            print(f"sandboxes, round {turn} of {rounds}", file=sys.stderr, flush=True)
+        for _ in report.rounds("sandboxes", rounds):
             _measure_cold(driver, peers, spec, number=size.cold, sheet=cold)
             _measure_commands(driver, peers, spec, number=size.commands, sheet=command)
             _measure_held(driver, peers, spec, number=size.held, sheet=held)
@@ -354,11 +353,5 @@ def sheets(options: argparse.Namespace) -> list[Sheet]:
         return []
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    options = report.options(__doc__ or "", arguments)
-    began = report.machine()
-    report.publish(sheets(options), began=began, path=options.json)
-
-
 if __name__ == "__main__":
-    main()
+    report.measure(__doc__, sheets)

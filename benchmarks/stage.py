@@ -6,6 +6,7 @@ folder. A platform that runs on this machine is not touched, whatever ``DATABASE
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shlex
@@ -118,6 +119,13 @@ class Stage:
         if done.returncode:
             raise RuntimeError(f"{shlex.join(words)} failed:\n{done.stderr[-3000:]}")
         return done.stdout
+
+    def figures(self, module: str, *words: object, **env: str) -> dict[str, list[float]]:
+        """What a program of ours measured with the platform's own code, here and now."""
+        mine = {"AOS_LOG_LEVEL": "ERROR", "DJANGO_SETTINGS_MODULE": "aos_project.settings.dev"}
+        said = self.run("-m", module, *map(str, words), env=self.env | mine | env)
+        found: dict[str, list[float]] = json.loads(said.splitlines()[-1])
+        return found
 
     def pids(self, *names: str) -> list[int]:
         return [self._processes[name].pid for name in names if name in self._processes]
