@@ -3,7 +3,7 @@
 A hint says "look", never what is there: it may be lost, doubled or late, and nothing else happens
 than that the web looks later (it polls as well, see ``feed``). So sending one never raises and never
 waits. A background thread with an event loop of its own talks to the channel layer; a log is named
-at most once every 10 ms, however often it grows.
+at most once in a pause, however often it grows.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ logger = logging.getLogger(__name__)
 
 # Every web process is in this one group, so a hint costs one message however many sockets are open.
 GROUP: Final = "hints"
+# Between two messages. The more logs the last one named, the longer, so that a busy platform sends fewer.
 _PAUSE_S: Final = 0.01
-# The pause grows by so much while many logs grow at once.
-_SLOWEST: Final = 5
+_LONGEST_PAUSE_S: Final = 0.05
 _PATIENCE_S: Final = 2.0
 _AWAY_S: Final = 0.5
 # Hints kept while Redis is away. Beyond that they are dropped: the web polls.
@@ -75,11 +75,11 @@ class _Teller:
         loop = asyncio.new_event_loop()
         while True:
             topics = self._next()
-            told = loop.run_until_complete(self._say(topics))
-            if not told:
+            if loop.run_until_complete(self._say(topics)):
+                time.sleep(min(_LONGEST_PAUSE_S, _PAUSE_S * (1 + len(topics) // 4)))
+            else:
                 self._keep(topics)
-            pause = _PAUSE_S * min(_SLOWEST, 1 + len(topics) // 4)
-            time.sleep(pause if told else _AWAY_S)
+                time.sleep(_AWAY_S)
 
     def _next(self) -> set[str]:
         with self._changed:

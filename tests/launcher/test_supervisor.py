@@ -120,12 +120,13 @@ def test_children_of_a_dead_service_die_with_it(bench: Home):
 
 
 def test_services_are_stopped_against_the_order_of_their_start(bench: Home):
-    text = "trap 'sleep 0.2; echo {0} >> ended; exit 0' TERM; while :; do sleep 0.05; done"
+    text = (
+        "trap 'sleep 0.2; echo {0} >> ended; exit 0' TERM;"
+        "touch up-{0}; while :; do sleep 0.05; done"
+    )
     names = ["first", "second", "third"]
     supervision.extend(bench, [script(bench, name, text.format(name)) for name in names])
-    for name in names:
-        pid_of(bench, name)
-    time.sleep(0.3)
+    until(lambda: all((bench.project / f"up-{name}").exists() for name in names))
 
     supervision.stop(bench, tell=nobody)
 

@@ -223,8 +223,7 @@ def test_an_idle_worker_whose_message_was_lost_goes_on(platform):
     seat = leadership.take("test")
     run = _submit()
     dispatch.claim(seat, slots=1)
-    time.sleep(4)
-    dispatch.hand_back_overdue()
+    wait_for("the claim to be overdue", dispatch.hand_back_overdue)
     leadership.leave(seat)
     platform.engine()
 

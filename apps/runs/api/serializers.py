@@ -160,6 +160,14 @@ class TaskRequestSerializer(StrictSerializer):
         return labels
 
 
+def _run_id(**options: Any) -> Any:
+    """A field that may be named `parent` or `root`, like attributes that all fields have.
+
+    DRF takes it off the class, so that it hides nothing; to mypy it is of any type.
+    """
+    return serializers.UUIDField(**options)
+
+
 class SubmissionRequestSerializer(TaskRequestSerializer):
     """A task, and the version it is for where that is not the current one."""
 
@@ -170,7 +178,7 @@ class SubmissionRequestSerializer(TaskRequestSerializer):
         help_text="Try this version, released or not, instead of the current one; needs "
         "`agent.manage` too.",
     )
-    parent = serializers.UUIDField(  # type: ignore[assignment]  # DRF takes it off the class
+    parent = _run_id(
         required=False,
         help_text="Make it a child of this open run of the project. Its labels, priority and trace are "
         "the parent's unless it has its own, and it ends no later.",
@@ -262,10 +270,10 @@ class RunSerializer(serializers.Serializer[Run]):
     created_at = serializers.DateTimeField()
     started_at = serializers.DateTimeField(allow_null=True)
     finished_at = serializers.DateTimeField(allow_null=True)
-    parent = serializers.UUIDField(  # type: ignore[assignment]  # DRF takes it off the class
+    parent = _run_id(
         source="parent_public_id", allow_null=True, help_text="The run that started it."
     )
-    root = serializers.UUIDField(  # type: ignore[assignment]  # DRF takes it off the class
+    root = _run_id(
         source="root_public_id", allow_null=True, help_text="The run at the top of its tree."
     )
     budget = BudgetSerializer(
@@ -300,12 +308,8 @@ class RunFilterSerializer(serializers.Serializer[Any]):
     )
     created_after = serializers.DateTimeField(required=False, help_text="At or after this time.")
     created_before = serializers.DateTimeField(required=False, help_text="Before this time.")
-    parent = serializers.UUIDField(  # type: ignore[assignment]  # DRF takes it off the class
-        required=False, help_text="Children of this run."
-    )
-    root = serializers.UUIDField(  # type: ignore[assignment]  # DRF takes it off the class
-        required=False, help_text="All runs below this one."
-    )
+    parent = _run_id(required=False, help_text="Children of this run.")
+    root = _run_id(required=False, help_text="All runs below this one.")
 
 
 class RunEventSerializer(serializers.Serializer[RunEvent]):
