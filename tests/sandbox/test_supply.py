@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
-from threading import Barrier
 from uuid import uuid4
 
 import pytest
-from django.db import connection
 
 from apps.core import clock
 from apps.sandboxes.models import Sandbox
@@ -19,6 +16,7 @@ from apps.sandboxes.types import EgressMode, SandboxState
 from tests.contracts.engine import IMAGE
 from tests.contracts.sandbox_driver import becomes_true, found_by, said, sh
 from tests.factories import make_worker
+from tests.support.threads import at_once
 from workers import reaper
 from workers.sandbox import base
 from workers.sandbox.errors import SandboxError
@@ -114,17 +112,12 @@ def test_the_first_command_comes_without_a_start(host):
 def test_no_two_attempts_get_the_same_sandbox(host):
     one = host(least=3, most=3)
     one.supply.keep()
-    start = Barrier(5)
 
-    def use(_):
-        start.wait()
+    def use():
         with one.sandbox() as sandbox:
-            marks = said(sandbox, sh("ls; echo mine > mark"))
-        connection.close()
-        return sandbox.id, marks
+            return sandbox.id, said(sandbox, sh("ls; echo mine > mark"))
 
-    with ThreadPoolExecutor(5) as pool:
-        used = list(pool.map(use, range(5)))
+    used = at_once([use] * 5)
 
     assert len({sandbox_id for sandbox_id, _ in used}) == 5
     assert {marks for _, marks in used} == {"out\n"}

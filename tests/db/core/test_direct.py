@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 
 import pytest
 from django.db import IntegrityError, connection
 
 from apps.core import sql
 from apps.core.postgres import direct
+from tests.support.threads import apart
 
 pytestmark = pytest.mark.django_db(transaction=True)
 ADD = "INSERT INTO line_notes (number) VALUES (%(number)s)"
@@ -37,17 +39,9 @@ def add(number):
 
 def seen_by_others():
     """What another connection sees: what is committed."""
-
-    def look():
-        try:
-            return [
-                row["number"] for row in sql.fetch("SELECT number FROM line_notes ORDER BY 1", {})
-            ]
-        finally:
-            connection.close()
-
     with ThreadPoolExecutor(1) as pool:
-        return pool.submit(look).result()
+        look = partial(sql.fetch, "SELECT number FROM line_notes ORDER BY 1", {})
+        return [row["number"] for row in pool.submit(apart, look).result()]
 
 
 def test_a_statement_commits_by_itself(line):

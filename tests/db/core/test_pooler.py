@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 import socket
 import subprocess
-import threading
 import time
+from functools import partial
 
 import pytest
 from django.db import connection, transaction
@@ -16,6 +16,7 @@ from apps.core import tenancy
 from apps.runs.models import Run
 from launcher import accounts, ports
 from tests.factories import make_run
+from tests.support.threads import at_once
 
 PROGRAM = shutil.which("pgbouncer", path="/usr/sbin:/usr/bin:/usr/local/bin")
 
@@ -72,31 +73,23 @@ def await_listener(process, port):
 
 def test_organizations_share_a_server_connection_and_see_their_own(pooled):
     homes = [make_run().organization_id for _ in range(4)]
-    wrong, servers, start = [], set(), threading.Barrier(len(homes))
+    wrong, servers = [], set()
 
     def look(home):
-        try:
-            with tenancy.organization(home):
-                start.wait()
-                for number in range(40):
-                    if number % 2:
-                        seen = set(Run.objects.values_list("organization_id", flat=True))
-                    else:
-                        with transaction.atomic(), connection.cursor() as cursor:
-                            cursor.execute("SELECT pg_backend_pid()")
-                            servers.add(cursor.fetchone()[0])
-                            cursor.execute("SELECT organization_id FROM runs_run")
-                            seen = {row[0] for row in cursor.fetchall()}
-                    if seen != {home}:
-                        wrong.append(seen)
-        finally:
-            connection.close()
+        with tenancy.organization(home):
+            for number in range(40):
+                if number % 2:
+                    seen = set(Run.objects.values_list("organization_id", flat=True))
+                else:
+                    with transaction.atomic(), connection.cursor() as cursor:
+                        cursor.execute("SELECT pg_backend_pid()")
+                        servers.add(cursor.fetchone()[0])
+                        cursor.execute("SELECT organization_id FROM runs_run")
+                        seen = {row[0] for row in cursor.fetchall()}
+                if seen != {home}:
+                    wrong.append(seen)
 
-    threads = [threading.Thread(target=look, args=(home,)) for home in homes]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once([partial(look, home) for home in homes])
 
     assert wrong == []
     assert len(servers) == 1

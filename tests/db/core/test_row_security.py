@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
-import threading
 from collections import defaultdict
 from contextlib import contextmanager, suppress
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from uuid import uuid4
@@ -36,6 +36,7 @@ from tests.factories import (
     make_run,
     make_schedule,
 )
+from tests.support.threads import at_once
 
 # What belongs to no organization, and why it may be seen by all.
 SHARED = {
@@ -271,26 +272,14 @@ def test_commit_hooks_run_and_errors_roll_back_as_ever(two):
 
 @pytest.mark.django_db(transaction=True)
 def test_threads_do_not_see_each_others_organization(two):
-    start, wrong = threading.Barrier(4), []
-
     def look(organization):
-        try:
-            with tenancy.organization(organization.pk):
-                start.wait()
-                for _ in range(50):
-                    seen = set(Run.objects.values_list("organization_id", flat=True))
-                    if seen != {organization.pk}:
-                        wrong.append(seen)
-        finally:
-            connection.close()
+        with tenancy.organization(organization.pk):
+            return [set(Run.objects.values_list("organization_id", flat=True)) for _ in range(50)]
 
-    threads = [threading.Thread(target=look, args=(two[n % 2][0],)) for n in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    homes = [two[n % 2][0] for n in range(4)]
+    seen = at_once([partial(look, home) for home in homes])
 
-    assert wrong == []
+    assert seen == [[{home.pk}] * 50 for home in homes]
 
 
 # --- what a request sees --------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from threading import Event as Flag
 from uuid import uuid4
 
@@ -18,6 +19,7 @@ from apps.events.services import outbox, relay
 from apps.events.types import EventType
 from tests.events.cast import emit, log_of, move, publish, subject_of
 from tests.factories import make_project
+from tests.support.threads import apart, until_somebody_waits
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -240,18 +242,12 @@ def test_a_relay_waits_for_the_one_before_it_and_keeps_the_writers_order(is_depo
             holds.set()
             release.wait(10)
             transaction.set_rollback(is_deposed)
-        connection.close()
-
-    def successor():
-        holds.wait(10)
-        moved = move()
-        connection.close()
-        return moved
 
     with ThreadPoolExecutor(2) as pool:
-        first, second = pool.submit(earlier), pool.submit(successor)
+        first = pool.submit(apart, earlier)
         holds.wait(10)
-        wait_until_blocked()
+        second = pool.submit(apart, move)
+        until_somebody_waits()
         release.set()
         first.result()
         moved = second.result()
@@ -261,14 +257,26 @@ def test_a_relay_waits_for_the_one_before_it_and_keeps_the_writers_order(is_depo
     assert [event.payload["n"] for event in log_of(project)] == list(range(6))
 
 
-def wait_until_blocked():
-    with connection.cursor() as cursor:
-        for _ in range(200):
-            cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
-            if cursor.fetchone()[0]:
-                return
-            cursor.execute("SELECT pg_sleep(0.02)")
-    raise AssertionError("the successor did not wait")
+@contextmanager
+def slow_writer(project):
+    """Somebody who has written event 1, but commits when the function that this gives is called."""
+    drawn, release = Flag(), Flag()
+
+    def write():
+        with transaction.atomic():
+            outbox.emit(EventType.MILESTONE, subject=subject_of(project), payload={"n": 1})
+            drawn.set()
+            release.wait(10)
+
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(apart, write)
+        drawn.wait(10)
+
+        def commit():
+            release.set()
+            writing.result()
+
+        yield commit
 
 
 def test_what_commits_late_is_lost_to_a_cursor_on_ids_and_not_to_the_relay():
@@ -283,23 +291,11 @@ def test_what_commits_late_is_lost_to_a_cursor_on_ids_and_not_to_the_relay():
             by_id.append(entry.payload["n"])
             cursor = entry.pk
 
-    drawn, release = Flag(), Flag()
-
-    def slow_writer():
-        with transaction.atomic():
-            outbox.emit(EventType.MILESTONE, subject=subject_of(project), payload={"n": 1})
-            drawn.set()
-            release.wait(10)
-        connection.close()
-
-    with ThreadPoolExecutor(1) as pool:
-        slow = pool.submit(slow_writer)
-        drawn.wait(10)
+    with slow_writer(project) as commit:
         emit(project, n=2)
         read_by_id()
         seen_early = list(by_id)
-        release.set()
-        slow.result()
+        commit()
         read_by_id()
     late = OutboxEntry.objects.order_by("id").first()
     move()
@@ -311,22 +307,10 @@ def test_what_commits_late_is_lost_to_a_cursor_on_ids_and_not_to_the_relay():
 
 def test_the_relay_numbers_late_events_behind_those_that_were_seen_before_them():
     project = make_project()
-    drawn, release = Flag(), Flag()
-
-    def slow_writer():
-        with transaction.atomic():
-            outbox.emit(EventType.MILESTONE, subject=subject_of(project), payload={"n": 1})
-            drawn.set()
-            release.wait(10)
-        connection.close()
-
-    with ThreadPoolExecutor(1) as pool:
-        slow = pool.submit(slow_writer)
-        drawn.wait(10)
+    with slow_writer(project) as commit:
         emit(project, n=2)
         move()
-        release.set()
-        slow.result()
+        commit()
         move()
 
     assert [(event.seq, event.payload["n"]) for event in log_of(project)] == [(1, 2), (2, 1)]

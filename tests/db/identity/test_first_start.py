@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import re
 import threading
+from functools import partial
 from io import StringIO
 
 import pytest
 from django.core.management import call_command
-from django.db import IntegrityError, connection, transaction
+from django.db import IntegrityError, transaction
 from django.test import Client
 
 from apps.agents.services import opening
-from apps.core.errors import Invalid
+from apps.core.errors import AosError, Invalid
 from apps.events.models import AuditEntry
 from apps.events.services import outbox
 from apps.identity.errors import ActivationCodeInvalid, FirstStartOver
@@ -23,6 +24,7 @@ from apps.projects.models import Project
 from apps.runs.models import Run
 from apps.sandboxes.models import Environment
 from tests.factories import make_organization, make_user, unwatched
+from tests.support.threads import at_once
 
 PASSWORD = "correct horse battery"  # noqa: S105
 FORM = {
@@ -242,27 +244,6 @@ def test_the_closed_row_cannot_be_changed(act):
         Installation.objects.create(id=2)
 
 
-def race(count, act):
-    """Do the same at once, each on a connection of its own; the outcomes."""
-    start, outcomes = threading.Barrier(count), []
-
-    def run(number):
-        start.wait()
-        try:
-            outcomes.append(act(number))
-        except Exception as error:  # noqa: BLE001  # the outcome is what is asked for
-            outcomes.append(error)
-        finally:
-            connection.close()
-
-    threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return outcomes
-
-
 @pytest.mark.django_db(transaction=True)
 def test_of_many_who_finish_at_once_one_becomes_the_owner():
     browsers = [browser_with_code(installation.new_code())]
@@ -276,11 +257,14 @@ def test_of_many_who_finish_at_once_one_becomes_the_owner():
         other.cookies["sessionid"] = session.session_key
         browsers.append(other)
 
-    answers = race(
-        6, lambda n: browsers[n].post("/start", FORM | {"username": f"nina-{n}"}).status_code
+    answers = at_once(
+        [
+            partial(browser.post, "/start", FORM | {"username": f"nina-{n}"})
+            for n, browser in enumerate(browsers)
+        ]
     )
 
-    assert sorted(answers) == [302, 404, 404, 404, 404, 404]
+    assert sorted(answer.status_code for answer in answers) == [302, 404, 404, 404, 404, 404]
     assert User.objects.count() == Organization.objects.count() == ApiToken.objects.count() == 1
     assert AuditEntry.objects.filter(action="organization.found").count() == 1
 
@@ -297,9 +281,11 @@ def test_without_the_lock_there_would_be_several_owners(monkeypatch):
         meet.wait(10)
 
     monkeypatch.setattr(installation, "claim", unlocked)
-    race(
-        3,
-        lambda n: opened(code_number=number, username=f"n-{n}", organization=f"O {n}"),
+    at_once(
+        [
+            partial(opened, code_number=number, username=f"n-{n}", organization=f"O {n}")
+            for n in range(3)
+        ]
     )
 
     assert Organization.objects.count() == 3
@@ -309,7 +295,7 @@ def test_without_the_lock_there_would_be_several_owners(monkeypatch):
 def test_a_code_made_while_somebody_finishes_opens_nothing():
     installation.new_code()
 
-    outcomes = race(2, lambda n: opened() if n else installation.new_code())
+    outcomes = at_once([installation.new_code, opened], errors=AosError)
 
     # Either order is right, and both leave one owner at most and one truth.
     kinds = {type(outcome) for outcome in outcomes}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from datetime import timedelta
+from functools import partial
 from io import StringIO
 
 import pytest
 from django.core.management import CommandError, call_command
-from django.db import IntegrityError, connection, transaction
+from django.db import IntegrityError, transaction
 
 from apps.core import clock
 from apps.core.errors import Conflict, NotAllowed
@@ -29,6 +29,7 @@ from tests.factories import (
     make_user,
     unwatched,
 )
+from tests.support.threads import at_once
 
 pytestmark = pytest.mark.django_db
 
@@ -256,25 +257,12 @@ def test_nobody_of_another_organization_is_proposed(first):
 def test_of_many_who_agree_at_once_one_does(first, nina, home):
     owners = [make_actor(Role.OWNER, organization=home) for _ in range(6)]
     proposal = proposals.propose(by=first, user=nina)
-    start, done, refused = threading.Barrier(len(owners)), [], []
 
-    def agree(by):
-        try:
-            start.wait()
-            proposals.accept(by=by, proposal=proposal)
-            done.append(by)
-        except Conflict as error:
-            refused.append(error)
-        finally:
-            connection.close()
+    told = at_once(
+        [partial(proposals.accept, by=by, proposal=proposal) for by in owners], errors=Conflict
+    )
 
-    threads = [threading.Thread(target=agree, args=(by,)) for by in owners]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-    assert (len(done), len(refused)) == (1, 5)
+    assert sum(isinstance(each, Conflict) for each in told) == 5
     assert entries("proposal.accept").count() == 1
 
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import threading
 import time
 from datetime import timedelta
+from functools import partial
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
 from django.contrib.auth.hashers import make_password
-from django.db import connection
 from django.test import Client
 
 from apps.core import clock
@@ -33,6 +32,7 @@ from tests.support.oidc_provider import (
     sign,
     unsigned,
 )
+from tests.support.threads import at_once
 
 pytestmark = pytest.mark.django_db
 
@@ -763,22 +763,12 @@ def test_without_passwords_only_owners_get_in_with_one_and_it_is_on_record(
 def test_two_first_sign_ins_at_once_make_one_person(provider):
     browsers = [Client() for _ in range(4)]
     backs = [leave(browser) for browser in browsers]
-    start, answers = threading.Barrier(4), []
 
-    def come_back(number):
-        start.wait()
-        try:
-            answers.append(browsers[number].get(backs[number]).status_code)
-        finally:
-            connection.close()
+    answers = at_once(
+        [partial(browser.get, back) for browser, back in zip(browsers, backs, strict=True)]
+    )
 
-    threads = [threading.Thread(target=come_back, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-    assert answers == [302] * 4
+    assert [answer.status_code for answer in answers] == [302] * 4
     assert User.objects.filter(username="nina").count() == 1
     assert ProviderAccount.objects.count() == 1
     assert SignIn.objects.count() == 4

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from decimal import Decimal
 from threading import Barrier
@@ -12,37 +11,18 @@ from django.db import IntegrityError, connection, transaction
 from django.db.models import Sum
 from django.db.models.functions import Now
 
-from apps.core.errors import AosError
-from apps.identity.types import Role
 from apps.runs.errors import BudgetSpent
 from apps.runs.kin_models import Budget, Share
 from apps.runs.models import Attempt, Run
-from apps.runs.services import budgets, children, control, dispatch, leadership, submission
+from apps.runs.services import budgets, children, control, dispatch, submission
 from apps.runs.services.children import Wish
 from apps.runs.types import RunState, TaskSpec
 from tests.faces import api, key, problem
-from tests.factories import make_actor, make_agent, make_project, make_run
+from tests.factories import make_run
 from tests.support.stand_in import StandIn
+from tests.support.threads import at_once
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture
-def seat(settings):
-    settings.AOS_LEADER_TTL = timedelta(minutes=10)
-    return leadership.take("stand-in")
-
-
-def _scene():
-    project = make_project()
-    agent = make_agent(organization=project.organization, slug="work")
-    by = make_actor(Role.OPERATOR, organization=project.organization)
-    return {"by": by, "project": project, "agent": agent}
-
-
-@pytest.fixture
-def scene():
-    return _scene()
 
 
 def _start(worker, name, **fields):
@@ -224,38 +204,21 @@ def test_the_database_refuses_a_share_that_has_used_more_than_it_holds(scene):
 # --- many at once ---------------------------------------------------------------------------------
 
 
-def _at_once(acts):
-    start = Barrier(len(acts))
-
-    def do(act):
-        try:
-            start.wait()
-            return act()
-        except AosError as error:
-            return error
-        finally:
-            connection.close()
-
-    with ThreadPoolExecutor(len(acts)) as pool:
-        return list(pool.map(do, acts))
-
-
 @pytest.mark.django_db(transaction=True)
-def test_many_children_at_once_take_exactly_what_there_is():
-    scene = _scene()
+def test_many_children_at_once_take_exactly_what_there_is(scene):
     worker = StandIn(make_run(**scene, budget_s=400, timeout_s=100))
 
-    told = _at_once([lambda n=n: _start(worker, f"k{n}", timeout_s=60) for n in range(10)])
+    told = at_once(
+        [lambda n=n: _start(worker, f"k{n}", timeout_s=60) for n in range(10)], errors=BudgetSpent
+    )
 
     made = [each for each in told if isinstance(each, Run)]
-    assert all(isinstance(each, Run | BudgetSpent) for each in told)
     assert sorted(run.timeout_s for run in made) == [60] * 5
     assert _taken() == 400
 
 
 @pytest.mark.django_db(transaction=True)
-def test_without_lock_and_constraint_they_take_more(monkeypatch):
-    scene = _scene()
+def test_without_lock_and_constraint_they_take_more(scene, monkeypatch):
     worker = StandIn(make_run(**scene, budget_s=400, timeout_s=100))
     everybody = Barrier(10)
 
@@ -269,7 +232,7 @@ def test_without_lock_and_constraint_they_take_more(monkeypatch):
     with connection.cursor() as cursor:
         cursor.execute("ALTER TABLE runs_budget DROP CONSTRAINT runs_budget_not_exceeded")
     try:
-        _at_once([lambda n=n: _start(worker, f"k{n}", timeout_s=60) for n in range(10)])
+        at_once([lambda n=n: _start(worker, f"k{n}", timeout_s=60) for n in range(10)])
         assert _taken() == 700
     finally:
         Budget.objects.update(taken_s=0)
@@ -281,8 +244,7 @@ def test_without_lock_and_constraint_they_take_more(monkeypatch):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_without_the_lock_the_constraint_still_refuses(monkeypatch):
-    scene = _scene()
+def test_without_the_lock_the_constraint_still_refuses(scene, monkeypatch):
     worker = StandIn(make_run(**scene, budget_s=400, timeout_s=100))
     everybody = Barrier(6)
 
@@ -294,24 +256,20 @@ def test_without_the_lock_the_constraint_still_refuses(monkeypatch):
     monkeypatch.setattr(budgets, "_held", unlocked)
     monkeypatch.setattr(children.kin, "lock", lambda *_, **__: None)
 
-    def ask(number):
-        try:
-            return _start(worker, f"k{number}", timeout_s=60)
-        except IntegrityError:
-            return None
-
-    _at_once([lambda n=n: ask(n) for n in range(6)])
+    at_once(
+        [lambda n=n: _start(worker, f"k{n}", timeout_s=60) for n in range(6)],
+        errors=IntegrityError,
+    )
 
     assert _taken() == Decimal(400)
 
 
 @pytest.mark.django_db(transaction=True)
-def test_ends_at_once_give_back_exactly_what_was_not_used():
-    scene = _scene()
+def test_ends_at_once_give_back_exactly_what_was_not_used(scene):
     worker = StandIn(make_run(**scene, budget_s=1000, timeout_s=100))
     started = [_start(worker, f"k{n}", timeout_s=60) for n in range(8)]
     workers = [StandIn(child) for child in started]
 
-    _at_once([lambda each=each: each.succeed() for each in workers])
+    at_once([each.succeed for each in workers])
 
     assert 100 <= _taken() < 150

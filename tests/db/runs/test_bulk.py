@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 import pytest
 from django.db import IntegrityError, transaction
 
@@ -11,7 +9,6 @@ from apps.core import clock
 from apps.events.models import AuditEntry, OutboxEntry
 from apps.events.types import EventType
 from apps.identity.models import Binding
-from apps.identity.types import Role
 from apps.runs.errors import BulkIsOver, NothingMatches
 from apps.runs.models import BulkAct, ReadyRun, Run, RunLease
 from apps.runs.services import bulk, dispatch, leadership, lifecycle, submission
@@ -25,9 +22,7 @@ from apps.runs.types import (
     RunState,
     TaskSpec,
 )
-from tests.db.runs.test_bulk_api import ECHO
 from tests.factories import (
-    make_actor,
     make_agent,
     make_bulk_act,
     make_project,
@@ -38,21 +33,6 @@ from tests.support.stand_in import StandIn
 
 pytestmark = pytest.mark.django_db
 NEVER = Failure(code="cancelled", detail="The run was cancelled before it started.")
-
-
-@pytest.fixture
-def seat(settings):
-    # A slow machine must not cost the seat in the middle of a test.
-    settings.AOS_LEADER_TTL = timedelta(minutes=10)
-    return leadership.take("stand-in")
-
-
-@pytest.fixture
-def scene():
-    project = make_project()
-    agent = make_agent(organization=project.organization, spec=ECHO, kind="function")
-    by = make_actor(Role.OPERATOR, organization=project.organization)
-    return {"by": by, "project": project, "agent": agent}
 
 
 def _submit(scene, number):

@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
+from functools import partial
 
 import pytest
-from django.db import connection
 
 from apps.events.models import AuditEntry, OutboxEntry
 from apps.identity.types import Role
@@ -21,6 +19,7 @@ from tests.factories import (
     make_user,
 )
 from tests.support.stand_in import StandIn
+from tests.support.threads import at_once
 
 ECHO = {"function": "aos.echo"}
 TASK = {"project": "demo", "agent": "echo", "input": {}}
@@ -139,16 +138,8 @@ def test_where_one_may_not_submit_each_place_says_so(scene):
 def test_the_same_request_sent_many_times_at_once_takes_effect_once():
     _, user = _scene()
     clients = [api(user) for _ in range(4)]
-    start = Barrier(len(clients))
 
-    def send(client):
-        start.wait()
-        response = _post(client, [TASK] * 50)
-        connection.close()
-        return response
-
-    with ThreadPoolExecutor(len(clients)) as pool:
-        answers = list(pool.map(send, clients))
+    answers = at_once([partial(_post, client, [TASK] * 50) for client in clients])
 
     assert Run.objects.count() == 50
     told = [answer.json() for answer in answers if answer.status_code in {200, 202}]

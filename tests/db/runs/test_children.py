@@ -51,27 +51,10 @@ from tests.factories import (
     make_user,
 )
 from tests.support.stand_in import StandIn
+from tests.support.threads import apart, at_once
 
 pytestmark = pytest.mark.django_db
 WHY = Failure(code="command_failed", detail="No.")
-
-
-@pytest.fixture
-def seat(settings):
-    settings.AOS_LEADER_TTL = timedelta(minutes=10)
-    return leadership.take("stand-in")
-
-
-def _scene():
-    project = make_project()
-    agent = make_agent(organization=project.organization, slug="work")
-    by = make_actor(Role.OPERATOR, organization=project.organization)
-    return {"by": by, "project": project, "agent": agent}
-
-
-@pytest.fixture
-def scene():
-    return _scene()
 
 
 def _wish(**fields):
@@ -577,29 +560,11 @@ def test_a_child_at_its_parents_cap_says_what_keeps_it(scene, seat):
 # --- many at once ---------------------------------------------------------------------------------
 
 
-def _at_once(acts):
-    """Do all of these at the same moment, each on a connection of its own."""
-    start = Barrier(len(acts))
-
-    def do(act):
-        try:
-            start.wait()
-            return act()
-        except AosError as error:
-            return error
-        finally:
-            connection.close()
-
-    with ThreadPoolExecutor(len(acts)) as pool:
-        return [each.result() for each in [pool.submit(do, act) for act in acts]]
-
-
 @pytest.mark.django_db(transaction=True)
-def test_many_who_ask_for_one_key_at_once_get_one_child():
-    scene = _scene()
+def test_many_who_ask_for_one_key_at_once_get_one_child(scene):
     worker = StandIn(make_run(**scene))
 
-    told = _at_once([lambda: children.start(worker.started, _wish(), key="one")] * 8)
+    told = at_once([lambda: children.start(worker.started, _wish(), key="one")] * 8)
 
     assert len({run.pk for run in told}) == 1
     assert ChildRun.objects.count() == 1
@@ -607,9 +572,8 @@ def test_many_who_ask_for_one_key_at_once_get_one_child():
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("sabotaged", [False, True], ids=["as built", "sabotaged"])
-def test_many_at_once_do_not_exceed_the_bound_of_a_tree(settings, monkeypatch, sabotaged):
+def test_many_at_once_do_not_exceed_the_bound_of_a_tree(scene, settings, monkeypatch, sabotaged):
     settings.AOS_CHILDREN = 3
-    scene = _scene()
     worker = StandIn(make_run(**scene))
     if sabotaged:
         everybody = Barrier(8)
@@ -622,38 +586,32 @@ def test_many_at_once_do_not_exceed_the_bound_of_a_tree(settings, monkeypatch, s
 
         monkeypatch.setattr(ChildRun.objects, "create", together)
 
-    told = _at_once(
+    told = at_once(
         [
             lambda place=place: children.start(worker.started, _wish(), key=f"k{place}")
             for place in range(8)
-        ]
+        ],
+        errors=TooManyChildren,
     )
 
     made = [each for each in told if isinstance(each, Run)]
     assert ChildRun.objects.count() == len(made) == (8 if sabotaged else 3)
-    assert all(isinstance(each, Run | TooManyChildren) for each in told)
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_child_that_somebody_stalls_on_does_not_keep_the_leader(settings):
-    settings.AOS_LEADER_TTL = timedelta(minutes=10)
-    seat = leadership.take("stand-in")
-    scene = _scene()
+def test_a_child_that_somebody_stalls_on_does_not_keep_the_leader(scene, seat):
     parent = make_run(**scene)
     stalled, other = _put_under(scene, parent), _put_under(scene, parent)
     held, let_go = Event(), Event()
 
     def stall():
-        try:
-            with transaction.atomic():
-                lifecycle.lock(stalled.pk)
-                held.set()
-                assert let_go.wait(timeout=30)
-        finally:
-            connection.close()
+        with transaction.atomic():
+            lifecycle.lock(stalled.pk)
+            held.set()
+            assert let_go.wait(timeout=30)
 
     with ThreadPoolExecutor(1) as pool:
-        stalling = pool.submit(stall)
+        stalling = pool.submit(apart, stall)
         assert held.wait(timeout=30)
         control.cancel(by=scene["by"], run=parent)
         try:
@@ -668,9 +626,8 @@ def test_a_child_that_somebody_stalls_on_does_not_keep_the_leader(settings):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_no_child_slips_past_the_end_of_its_parent():
+def test_no_child_slips_past_the_end_of_its_parent(scene):
     for round_ in range(6):
-        scene = _scene()
         parent = make_run(**scene)
         worker = StandIn(parent)
         asked = [
@@ -678,7 +635,10 @@ def test_no_child_slips_past_the_end_of_its_parent():
             for n in range(4)
         ]
         by = scene["by"]
-        _at_once([*asked, lambda by=by, parent=parent: control.cancel(by=by, run=parent)])
+        at_once(
+            [*asked, lambda by=by, parent=parent: control.cancel(by=by, run=parent)],
+            errors=AosError,
+        )
         seat = leadership.take("stand-in")
         orphans.end(seat)
 

@@ -9,7 +9,6 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from statistics import quantiles
 
@@ -18,7 +17,7 @@ from django.db import connection
 
 from apps.core.postgres import direct
 from apps.runs.models import Lane, ReadyRun, RunLease
-from apps.runs.services import leadership, leases, limits
+from apps.runs.services import leases, limits
 from apps.runs.services.dispatch import Dispatcher
 from apps.runs.services.fairness import Room
 from apps.runs.types import Lease
@@ -67,12 +66,6 @@ SIZES = [
     pytest.param(SMALL, id="small"),
     pytest.param(FULL, id="two hundred thousand", marks=pytest.mark.proof),
 ]
-
-
-@pytest.fixture
-def seat(settings):
-    settings.AOS_LEADER_TTL = timedelta(hours=1)
-    return leadership.take("test")
 
 
 def gather(crowd, *, organization_id=None, key=""):

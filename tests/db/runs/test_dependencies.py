@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import partial
 from itertools import pairwise
-from threading import Barrier
 
 import pytest
 from django.db import IntegrityError, connection, transaction
@@ -16,13 +15,11 @@ from apps.core import clock
 from apps.core.errors import Invalid
 from apps.events.models import AuditEntry, OutboxEntry
 from apps.events.types import EventType
-from apps.identity.types import Role
 from apps.runs.models import Dependency, ReadyRun, Run, RunLease, ScheduledRun, WaitingRun
 from apps.runs.services import (
     control,
     dependencies,
     dispatch,
-    leadership,
     lifecycle,
     queues,
     recovery,
@@ -31,31 +28,12 @@ from apps.runs.services import (
 from apps.runs.services.submission import Wanted
 from apps.runs.types import Failure, Need, OnFailure, RunState, TaskSpec
 from tests.faces import api, key, problem
-from tests.factories import make_actor, make_agent, make_project, make_run
+from tests.factories import make_run
 from tests.support.stand_in import StandIn
+from tests.support.threads import apart, at_once, until_somebody_waits
 
 pytestmark = pytest.mark.django_db
 WHY = Failure(code="cancelled", detail="Because.")
-
-
-@pytest.fixture
-def seat(settings):
-    settings.AOS_LEADER_TTL = timedelta(minutes=10)
-    return leadership.take("stand-in")
-
-
-@pytest.fixture
-def scene():
-    return _scene()
-
-
-def _scene():
-    project = make_project()
-    agent = make_agent(
-        organization=project.organization, spec={"function": "aos.echo"}, kind="function"
-    )
-    by = make_actor(Role.OPERATOR, organization=project.organization)
-    return {"by": by, "project": project, "agent": agent}
 
 
 def _after(scene, *runs, on_failure="fail", **task):
@@ -294,13 +272,12 @@ def test_what_a_run_depends_on_is_never_changed(scene):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_dependency_named_while_the_other_run_ends_is_never_lost():
+def test_a_dependency_named_while_the_other_run_ends_is_never_lost(scene):
     """Either the submission sees the end, or the end sees the submission."""
-    scene = _scene()
     for _ in range(12):
         first = make_run(**scene)
         worker = StandIn(first)
-        _at_once(partial(worker.succeed, "Done."), partial(_after, scene, first))
+        at_once([worker.succeed, partial(_after, scene, first)])
 
     assert Dependency.objects.count() == 12
     assert not WaitingRun.objects.exists()
@@ -309,60 +286,29 @@ def test_a_dependency_named_while_the_other_run_ends_is_never_lost():
 
 
 @pytest.mark.django_db(transaction=True)
-def test_an_end_that_waits_for_a_submission_sees_what_it_named():
+def test_an_end_that_waits_for_a_submission_sees_what_it_named(scene):
     """The order that loses a wake-up where one snapshot serves the whole statement."""
-    scene = _scene()
     first = make_run(**scene)
     worker = StandIn(first)
     with ThreadPoolExecutor(1) as pool, transaction.atomic():
         last = _after(scene, first)
-        finishing = pool.submit(_in_thread, partial(worker.succeed, "Done."))
-        _until_somebody_waits_for_a_lock()
+        finishing = pool.submit(apart, worker.succeed)
+        until_somebody_waits()
     finishing.result()
 
     assert _is_let_go(last)
 
 
-def _until_somebody_waits_for_a_lock():
-    with connection.cursor() as cursor:
-        for _ in range(400):
-            cursor.execute("SELECT pg_stat_clear_snapshot()")
-            cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
-            if cursor.fetchone()[0]:
-                return
-            cursor.execute("SELECT pg_sleep(0.02)")
-    raise AssertionError("nobody waits")
-
-
 @pytest.mark.django_db(transaction=True)
-def test_many_ends_at_once_count_each_once_and_never_block_each_other_for_good():
-    scene = _scene()
+def test_many_ends_at_once_count_each_once_and_never_block_each_other_for_good(scene):
     needed = [make_run(**scene) for _ in range(8)]
     # Each waits for all, so every end touches every one of them.
     waiting = [_after(scene, *needed) for _ in range(6)]
     workers = [StandIn(run) for run in needed]
-    _at_once(*(partial(worker.succeed, "Done.") for worker in workers))
+    at_once([worker.succeed for worker in workers])
 
     assert all(_is_let_go(run) for run in waiting)
     assert ScheduledRun.objects.count() == len(waiting)
-
-
-def _at_once(*acts):
-    start = Barrier(len(acts))
-
-    def act(one):
-        start.wait()
-        one()
-
-    with ThreadPoolExecutor(len(acts)) as pool:
-        list(pool.map(lambda one: _in_thread(partial(act, one)), acts))
-
-
-def _in_thread(act):
-    try:
-        act()
-    finally:
-        connection.close()
 
 
 # --- in bulk and over HTTP ------------------------------------------------------------------------

@@ -14,7 +14,6 @@ from apps.runs.models import Attempt, ReadyRun, Run, RunLease, ScheduledRun
 from apps.runs.services import (
     dispatch,
     fleet,
-    leadership,
     leases,
     limits,
     queues,
@@ -39,12 +38,6 @@ from tests.factories import (
 
 pytestmark = pytest.mark.django_db
 GPU = {"gpu": "true"}
-
-
-@pytest.fixture
-def seat(settings):
-    settings.AOS_LEADER_TTL = timedelta(hours=1)
-    return leadership.take("test")
 
 
 @pytest.fixture

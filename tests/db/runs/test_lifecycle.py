@@ -30,11 +30,6 @@ BROKEN = Failure(code="sandbox_unavailable", detail="No engine.", retryable=True
 WRONG = Failure(code="command_failed", detail="The command ended with exit code 3.")
 
 
-@pytest.fixture
-def seat():
-    return leadership.take("test")
-
-
 def _start(seat, run, worker=None):
     """Bring a queued run to its next attempt."""
     worker = worker or make_worker()
@@ -338,7 +333,7 @@ def test_a_deposed_leader_claims_and_reclaims_nothing(seat):
 
 def test_the_seat_is_taken_once(seat):
     assert leadership.take("other") is None
-    assert leadership.take("test") == seat
+    assert leadership.take(seat.holder) == seat
 
 
 def test_urgent_runs_go_first_and_lanes_share(seat):

@@ -24,7 +24,6 @@ from apps.runs.services import (
     control,
     dispatch,
     gates,
-    leadership,
     leases,
     limits,
     queues,
@@ -45,15 +44,10 @@ from tests.factories import (
     make_worker,
     unwatched,
 )
+from tests.support.threads import at_once
 
 pytestmark = pytest.mark.django_db
 KEY = "invoices"
-
-
-@pytest.fixture
-def seat(settings):
-    settings.AOS_LEADER_TTL = timedelta(hours=1)
-    return leadership.take("test")
 
 
 @pytest.fixture
@@ -428,23 +422,16 @@ def test_two_claims_at_the_same_moment_cannot_take_the_same_place(
     monkeypatch.setattr(Dispatcher, "_lease", meet)
     monkeypatch.setattr(Dispatcher, "_look", other_runs)
 
-    def lead(_):
-        try:
-            return len(claim(seat, slots=3))
-        finally:
-            connection.close()
-
     if sabotaged:
         _without_the_index()
     try:
-        with ThreadPoolExecutor(2) as pool:
-            claimed = sorted(pool.map(lead, range(2)))
-        at_once = RunLease.objects.count()
+        claimed = sorted(map(len, at_once([lambda: claim(seat, slots=3)] * 2)))
+        leases_held = RunLease.objects.count()
     finally:
         if sabotaged:
             _with_the_index()
 
-    assert (claimed, at_once) == (([3, 3], 6) if sabotaged else ([0, 3], 3))
+    assert (claimed, leases_held) == (([3, 3], 6) if sabotaged else ([0, 3], 3))
 
 
 @concurrent
@@ -693,18 +680,10 @@ def test_the_last_place_in_the_queue_is_given_once(project, by, monkeypatch, sab
     if sabotaged:
         monkeypatch.setattr(backlog, "_one_after_the_other", lambda _: None)
 
-    def person(_):
-        try:
-            return len(runs(1, project, agent=agent))
-        except QueueFull:
-            return 0
-        finally:
-            connection.close()
+    told = at_once([lambda: runs(1, project, agent=agent)] * 4, errors=QueueFull)
 
-    with ThreadPoolExecutor(4) as pool:
-        accepted = sum(pool.map(person, range(4)))
-
-    assert accepted == (4 if sabotaged else 1)
+    refused = [each for each in told if isinstance(each, QueueFull)]
+    assert len(refused) == (0 if sabotaged else 3)
 
 
 # --- why it waits ---------------------------------------------------------------------------------

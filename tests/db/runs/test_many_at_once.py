@@ -16,7 +16,7 @@ from apps.core.postgres import direct
 from apps.events.models import AuditEntry, OutboxEntry
 from apps.events.types import EventType
 from apps.runs.models import ReadyRun, Run, RunEvent, RunLease
-from apps.runs.services import control, dispatch, leadership, leases, pace, submission
+from apps.runs.services import control, dispatch, leases, pace, submission
 from apps.runs.services.dispatch import Dispatcher
 from apps.runs.services.fairness import Room
 from apps.runs.services.leadership import SQL
@@ -25,11 +25,6 @@ from tests.factories import make_actor, make_agent, make_project, make_run, make
 
 pytestmark = pytest.mark.django_db
 ECHO = {"function": "aos.echo"}
-
-
-@pytest.fixture
-def seat():
-    return leadership.take("test")
 
 
 @pytest.fixture
@@ -155,13 +150,13 @@ def test_a_message_takes_up_one_slot_however_many_runs_it_carries(seat, echo):
     assert dispatch.look().room.now == 2
 
 
-def test_what_is_measured_last_counts_most(echo):
+def test_what_is_measured_last_counts_most(seat, echo):
     version = echo["agent"].current_id
     pace.note(version_id=version, mean_s=10, runs=1)
     for _ in range(20):
         pace.note(version_id=version, mean_s=1, runs=1)
 
-    dispatcher = Dispatcher(leadership.take("test"))
+    dispatcher = Dispatcher(seat)
     dispatcher.learn()
 
     assert dispatcher._paces[version].mean_s == pytest.approx(1, abs=0.2)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 import pytest
 
 from apps.core import sql
@@ -67,9 +65,7 @@ def carry_out(seat, worker):
         return relay.move()
 
 
-def test_a_runs_path_reads_no_table_that_grows_from_end_to_end(plans, settings):
-    settings.AOS_LEADER_TTL = timedelta(hours=1)
-    seat = leadership.take("test")
+def test_a_runs_path_reads_no_table_that_grows_from_end_to_end(seat, plans):
     for _ in range(2):
         make_run()
 

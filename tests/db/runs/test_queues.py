@@ -11,17 +11,12 @@ from apps.core.errors import NotAllowed, NotFound
 from apps.events.models import AuditEntry
 from apps.identity.types import Role
 from apps.runs.models import Run
-from apps.runs.services import dispatch, figures, fleet, leadership, leases, queues
+from apps.runs.services import dispatch, figures, fleet, leases, queues
 from apps.runs.types import Priority
 from tests.faces import api, session
 from tests.factories import make_actor, make_cast, make_project, make_run, make_worker
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture
-def seat():
-    return leadership.take("test")
 
 
 def admin_of(run):

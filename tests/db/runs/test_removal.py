@@ -63,12 +63,6 @@ DAYS = 30
 
 
 @pytest.fixture
-def seat(settings):
-    settings.AOS_LEADER_TTL = timedelta(hours=1)
-    return leadership.take("test")
-
-
-@pytest.fixture
 def project():
     return make_project()
 

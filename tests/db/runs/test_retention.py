@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from importlib import import_module
 from threading import Event as Flag
-from threading import Thread
 
 import pytest
 from django.db import DatabaseError, IntegrityError, connection, transaction
@@ -17,16 +17,10 @@ from apps.runs.models import Run, RunEvent
 from apps.runs.services import control, leadership, retention
 from apps.runs.services.leadership import SeatLost
 from tests.factories import make_actor, make_run
+from tests.support.threads import apart
 
 pytestmark = pytest.mark.django_db
 LATER = datetime(2031, 3, 10, tzinfo=UTC)
-
-
-@pytest.fixture
-def seat(settings):
-    # A busy machine must not depose it.
-    settings.AOS_LEADER_TTL = timedelta(hours=1)
-    return leadership.take("test")
 
 
 @pytest.fixture
@@ -195,17 +189,15 @@ def test_a_month_that_somebody_reads_is_dropped_another_time(seat, at, settings)
             list(RunEvent.objects.all())
             reading.set()
             done.wait(20)
-        connection.close()
 
-    reader = Thread(target=read)
-    reader.start()
-    try:
-        assert reading.wait(10)
-        at(LATER)
-        retention.keep(leadership.take("test"))
-    finally:
-        done.set()
-        reader.join()
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(apart, read)
+        try:
+            assert reading.wait(10)
+            at(LATER)
+            retention.keep(seat)
+        finally:
+            done.set()
 
     assert RunEvent.objects.filter(run=run).exists()
 

@@ -21,18 +21,12 @@ from apps.runs.services import dispatch, firing, fleet, leadership, leases, life
 from apps.runs.services.leadership import SQL
 from apps.runs.types import RunState
 from tests.factories import make_run, make_schedule, make_worker
+from tests.support.threads import apart, at_once
 
 SABOTAGE = pytest.mark.parametrize("sabotaged", [False, True], ids=["as built", "sabotaged"])
 CLAIM_FENCE = (
     "AND holder = %(holder)s AND epoch = %(epoch)s\n       AND expires_at > clock_timestamp()"
 )
-
-
-@pytest.fixture
-def seat(settings):
-    # A busy machine must not depose it.
-    settings.AOS_LEADER_TTL = timedelta(hours=1)
-    return leadership.take("test")
 
 
 def _running(seat, count):
@@ -116,17 +110,9 @@ def test_the_unique_time_keeps_two_engines_from_firing_twice(seat, monkeypatch, 
     monkeypatch.setattr(type(Schedule.objects.all()), "select_for_update", lambda rows, **_: rows)
     monkeypatch.setattr(firing, "_submit", meet)
 
-    def engine(_):
-        try:
-            return firing.fire(seat)
-        except IntegrityError:
-            return 0
-        finally:
-            connection.close()
-
     def fire_twice():
-        with ThreadPoolExecutor(2) as pool:
-            return sum(pool.map(engine, range(2)))
+        done = at_once([lambda: firing.fire(seat)] * 2, errors=IntegrityError)
+        return sum(each for each in done if isinstance(each, int))
 
     if sabotaged:
         with _without_the_index():
@@ -152,13 +138,12 @@ def test_a_worker_that_stalls_in_the_middle_of_an_act_holds_up_no_other_run(
             lifecycle.lock(stalled)
             locked.set()
             done.wait(20)
-        connection.close()
 
     if sabotaged:
         waiting = SQL["orphans"].replace("SKIP LOCKED", "")
         monkeypatch.setattr(recovery, "SQL", dict(SQL) | {"orphans": waiting})
     with ThreadPoolExecutor(1) as pool:
-        pool.submit(stall)
+        pool.submit(apart, stall)
         assert locked.wait(10)
         try:
             taken = _sweeps(seat)

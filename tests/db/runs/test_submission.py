@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from threading import Barrier
 
 import pytest
-from django.db import IntegrityError, connection, transaction
+from django.db import IntegrityError, transaction
 
 from apps.core import clock
 from apps.core.errors import Invalid, NotAllowed, NotFound
@@ -26,6 +24,7 @@ from tests.factories import (
     make_project,
     make_run,
 )
+from tests.support.threads import at_once
 
 KEY = "a-key-of-sixteen-or-more"
 FILE_AGENT = HELLO | {
@@ -196,20 +195,10 @@ def test_G13_concurrent_repetitions_take_effect_once():  # noqa: N802
         "project": project,
         "agent": make_agent(organization=project.organization),
     }
-    people = 8
-    together = Barrier(people)
 
-    def press(_):
-        together.wait()
-        try:
-            return _submit(world, key=KEY).run.pk
-        finally:
-            connection.close()
+    answers = at_once([lambda: _submit(world, key=KEY)] * 8)
 
-    with ThreadPoolExecutor(people) as pool:
-        runs = set(pool.map(press, range(people)))
-
-    assert len(runs) == 1
+    assert len({answer.run.pk for answer in answers}) == 1
     assert Run.objects.count() == 1
 
 

@@ -12,7 +12,6 @@ from apps.core import clock
 from apps.events.models import OutboxEntry
 from apps.events.types import EventType
 from apps.hub import advice
-from apps.identity.types import Role
 from apps.runs.errors import LeaseLost
 from apps.runs.kin_models import RunDeadline
 from apps.runs.models import (
@@ -27,25 +26,11 @@ from apps.runs.models import (
 )
 from apps.runs.services import control, dispatch, leadership, leases, recovery
 from apps.runs.types import Failure, Need, RunState
-from tests.factories import make_actor, make_agent, make_project, make_run, make_worker
+from tests.factories import make_agent, make_run, make_worker
 from tests.support.stand_in import StandIn
 
 pytestmark = pytest.mark.django_db
 FAILED = Failure(code="command_failed", detail="No.", retryable=True)
-
-
-@pytest.fixture
-def seat(settings):
-    settings.AOS_LEADER_TTL = timedelta(minutes=10)
-    return leadership.take("stand-in")
-
-
-@pytest.fixture
-def scene():
-    project = make_project()
-    agent = make_agent(organization=project.organization)
-    by = make_actor(Role.OWNER, organization=project.organization)
-    return {"by": by, "project": project, "agent": agent}
 
 
 def _pass(*runs):

@@ -45,11 +45,6 @@ def project(owner):
 
 
 @pytest.fixture
-def seat():
-    return leadership.take("engine")
-
-
-@pytest.fixture
 def look(seat, owner):
     """One look of the leader, after a first one that saw everything."""
     Withdrawal.objects.all().delete()

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
-from threading import Barrier
+from functools import partial
 from uuid import uuid4
 
 import pytest
@@ -23,6 +23,7 @@ from apps.sandboxes.models import Sandbox
 from apps.sandboxes.services import tracking
 from apps.sandboxes.types import TRANSITIONS, SandboxState
 from tests.factories import make_run, make_worker, unwatched
+from tests.support.threads import apart, at_once
 from workers import reaper
 
 
@@ -97,19 +98,14 @@ def test_no_sandbox_is_given_to_two_attempts():
     holder = a_holder()
     for _ in range(20):
         warm(holder)
-    threads = 5
-    start = Barrier(threads)
 
-    def take(_):
-        start.wait()
+    def take():
         taken = []
         while pk := tracking.claim(a_use(), mould="m", incarnation=holder.incarnation):
             taken.append(pk)
-        connection.close()
         return taken
 
-    with ThreadPoolExecutor(threads) as pool:
-        taken = [pk for pks in pool.map(take, range(threads)) for pk in pks]
+    taken = [pk for pks in at_once([take] * 5) for pk in pks]
 
     assert len(taken) == len(set(taken)) == 20
     assert Sandbox.objects.values("run_id").distinct().count() == 20
@@ -121,15 +117,9 @@ def test_a_row_somebody_looks_at_is_passed_over_and_not_waited_for():
     first, second = warm(holder), warm(holder)
     with transaction.atomic():
         Sandbox.objects.select_for_update().get(pk=first.pk)
-
-        def claim():
-            try:
-                return tracking.claim(a_use(), mould="m", incarnation=holder.incarnation)
-            finally:
-                connection.close()
-
+        claim = partial(tracking.claim, a_use(), mould="m", incarnation=holder.incarnation)
         with ThreadPoolExecutor(1) as pool:
-            assert pool.submit(claim).result(timeout=5) == second.pk
+            assert pool.submit(apart, claim).result(timeout=5) == second.pk
 
 
 @pytest.mark.django_db
@@ -423,27 +413,23 @@ def test_the_content_goes_when_the_run_has_ended():
 @pytest.mark.django_db(transaction=True)
 def test_many_at_once_leave_each_run_exactly_one_workspace():
     uses = [a_use() for _ in range(10)]
-    threads = 5
-    start = Barrier(threads)
+    attempts = range(1, 6)
 
     def keep(attempt):
-        start.wait()
         kept = 0
         for use in uses:
             row = opened(replace(use, attempt=attempt))
             tracking.paused(row.pk)
             kept += tracking.put_away(row.pk, KEPT)
-        connection.close()
         return kept
 
-    with ThreadPoolExecutor(threads) as pool:
-        kept = sum(pool.map(keep, range(1, threads + 1)))
+    kept = sum(at_once([partial(keep, attempt) for attempt in attempts]))
 
     assert 10 <= kept <= 50
     for use in uses:
-        assert tracking.kept_of(use).attempt == threads
+        assert tracking.kept_of(use).attempt == attempts[-1]
         rows = Sandbox.objects.filter(run_id=use.run_id)
-        assert list(rows.put_away().values_list("attempt", flat=True))[:1] == [threads]
+        assert list(rows.put_away().values_list("attempt", flat=True))[:1] == [attempts[-1]]
 
 
 @pytest.mark.django_db
