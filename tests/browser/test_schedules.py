@@ -35,14 +35,30 @@ def test_a_schedule_is_made_step_by_step(page, agents):
     expect(preview).to_contain_text("06:30")
     page.get_by_label("Agent", exact=True).select_option(label="Greeter")
     page.get_by_label("Who").fill("Athena")
-    # What was typed before the agent was chosen is still there.
-    expect(page.get_by_label("Name")).to_have_value("Greet Athens")
     page.get_by_role("button", name="Create it").click()
 
     expect(page.get_by_role("heading", name="Greet Athens")).to_be_visible()
     expect(page.get_by_text("At 06:30 on Sunday")).to_be_visible()
     stored = Schedule.objects.get()
     assert (stored.timezone, stored.task["input"]) == ("Europe/Athens", {"name": "Athena"})
+
+
+def test_nothing_typed_is_lost_while_the_fields_of_another_agent_are_on_their_way(page, agents):
+    held = []
+
+    def hold(route):
+        held.append(route)
+
+    page.goto("/schedules/new?agent=" + agents.slug)
+    page.route("**/schedules/new?*", hold)
+    with page.expect_request("**/schedules/new?*"):
+        page.get_by_label("Agent", exact=True).select_option(label="Sweeper")
+    page.get_by_label("Name").fill("Sweep Athens")
+    expect(page.get_by_label("Who")).to_be_disabled()
+    held[0].continue_()
+
+    expect(page.get_by_text("Sweeper needs no input.")).to_be_visible()
+    expect(page.get_by_label("Name")).to_have_value("Sweep Athens")
 
 
 def test_what_is_wrong_is_said_and_nothing_typed_is_lost(page, agents, visitor):
