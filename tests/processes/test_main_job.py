@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -10,9 +11,11 @@ import pytest
 
 from apps.agents.models import AgentVersion
 from apps.agents.services import examples
+from apps.core import blobs
 from apps.events.models import Event
 from apps.events.types import EventType
 from apps.identity.models import User
+from apps.projects.models import WorkspaceFile
 from apps.runs.models import Run
 from tests.contracts.engine import required_driver
 from tests.support.platform import PROJECT
@@ -94,3 +97,14 @@ def test_seeding_again_makes_nothing_twice_and_keeps_passwords(db):
     assert all(user["password"] for user in first["users"])
     assert not any(user["password"] for user in again["users"])
     assert first["token"] != again["token"]
+
+
+def test_seeding_again_brings_back_a_sample_whose_content_was_deleted(db, settings):
+    examples.seed()
+    shutil.rmtree(settings.AOS_DATA_DIR)
+
+    examples.seed()
+
+    for file in WorkspaceFile.objects.all():
+        assert len(blobs.read(file.sha256)) == file.size
+    assert WorkspaceFile.objects.exists()

@@ -17,6 +17,7 @@ from django.db import transaction
 
 from apps.agents.models import Agent
 from apps.agents.services import registry
+from apps.core import blobs
 from apps.core.errors import NotFound
 from apps.identity.actor import Actor
 from apps.identity.matrix import SCOPES
@@ -174,7 +175,9 @@ def _agent(owner: Actor, example: Example) -> None:
 
 def _data(owner: Actor, project: Project, example: Example) -> None:
     for path in example.data:
-        if not WorkspaceFile.objects.filter(project=project, name=path.name).exists():
+        found = WorkspaceFile.objects.filter(project=project, name=path.name).first()
+        # A database may outlive its files: a folder deleted by hand and cloned again.
+        if found is None or blobs.configured().find(found.sha256) is None:
             files.put(by=owner, project=project, name=path.name, chunks=[path.read_bytes()])
 
 
