@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 from asgiref.sync import sync_to_async
 from django.db import connection, connections
+from django.test import TransactionTestCase
+
+from tests.support import emptying
 
 
 @pytest.fixture(scope="session")
@@ -14,6 +17,13 @@ def django_db_setup(django_db_setup, django_db_blocker):
         for table in ("entry", "seal", "checkpoint"):
             keep = f"events_audit{table}_keep"
             cursor.execute(f"ALTER TABLE events_audit{table} DISABLE TRIGGER {keep}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _emptied_between_tests():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TransactionTestCase, "_fixture_teardown", emptying.empty_tables)
+        yield
 
 
 @pytest.fixture

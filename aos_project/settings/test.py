@@ -23,3 +23,5 @@ DATABASES["default"]["CONN_MAX_AGE"] = None
 AOS_LIMITS = dict.fromkeys(AOS_LIMITS, (1_000_000, 60))
 AOS_STREAMS_PER_PERSON = 10_000
 AOS_LEADER_TTL = timedelta(seconds=2)
+# No Flower that happens to run on this machine.
+AOS_FLOWER_URL = "http://127.0.0.1:9"
