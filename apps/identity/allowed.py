@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
 
 from apps.core.errors import Invalid
 
 MOST: Final = 20
+_MAPPED_BITS: Final = 96
 
 
 def normal(networks: Iterable[str]) -> list[str]:
@@ -17,7 +18,7 @@ def normal(networks: Iterable[str]) -> list[str]:
     A single address is a network of one. ``10.1.2.3/8`` is refused: it says two things.
     """
     try:
-        found = {str(ip_network(network.strip())) for network in networks}
+        found = {str(_plain(ip_network(network.strip()))) for network in networks}
     except ValueError as error:
         raise Invalid(
             [{"field": "allowed_networks", "rule": f"{error}; use CIDR, 10.0.0.0/8"}]
@@ -25,6 +26,14 @@ def normal(networks: Iterable[str]) -> list[str]:
     if len(found) > MOST:
         raise Invalid([{"field": "allowed_networks", "rule": f"must be at most {MOST}"}])
     return sorted(found)
+
+
+def _plain(network: IPv4Network | IPv6Network) -> IPv4Network | IPv6Network:
+    """A network of IPv4 that is written within IPv6 is the one of IPv4: no client comes from the other."""
+    mapped = getattr(network.network_address, "ipv4_mapped", None)
+    if mapped is None or network.prefixlen < _MAPPED_BITS:
+        return network
+    return IPv4Network((mapped, network.prefixlen - _MAPPED_BITS))
 
 
 def includes(networks: list[str], address: str | None) -> bool:

@@ -11,7 +11,10 @@ class TokenInvalid(AosError):
     code = "token_invalid"
     title = "Token not accepted"
     status = HTTPStatus.UNAUTHORIZED
-    template = "The API token is unknown, expired or revoked. Create a new one under /admin/."
+    template = (
+        "The API token is unknown, expired or revoked, or not taken from your address. Make a new one "
+        "under /account/security."
+    )
 
 
 class StepUpRequired(AosError):

@@ -35,6 +35,36 @@ SCRIPTS = {
         "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)",
         (RunState.FAILED, "command_timed_out"),
     ),
+    "fills the disk": (
+        "import os\nwith open('full', 'wb') as file:\n    while True: file.write(bytes(1 << 20))",
+        (RunState.FAILED, "command_failed"),
+    ),
+    "makes zombies": (
+        "import os, time\n"
+        "while True:\n"
+        "    try:\n"
+        "        if os.fork() == 0: os._exit(0)\n"
+        "    except OSError: time.sleep(0.1)",
+        (RunState.FAILED, "command_timed_out"),
+    ),
+    "leaves a child that left its session": (
+        "import subprocess\n"
+        "ignoring = 'trap \"\" TERM HUP; while true; do sleep 1; done'\n"
+        "subprocess.Popen(['/bin/sh', '-c', ignoring], start_new_session=True)",
+        (RunState.SUCCEEDED, None),
+    ),
+    "leaves a pipe for a file": (
+        "import os; os.mkfifo(os.environ['AOS_OUT'] + '/pipe.txt')",
+        (RunState.FAILED, "artifact_rejected"),
+    ),
+    "leaves more files than are taken": (
+        "import os\nfor n in range(1001): open(os.environ['AOS_OUT'] + f'/{n}.txt', 'w').close()",
+        (RunState.FAILED, "artifact_rejected"),
+    ),
+    "stops what it was started by": (
+        "import os, signal; os.kill(-1, signal.SIGKILL)",
+        (RunState.DEAD, "sandbox_lost"),
+    ),
     "links to the password file": (
         "import os; os.symlink('/etc/passwd', os.environ['AOS_OUT'] + '/passwd.txt')",
         (RunState.FAILED, "artifact_rejected"),

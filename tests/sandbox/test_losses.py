@@ -5,18 +5,15 @@ from __future__ import annotations
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
 import threading
 import time
 from pathlib import Path
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
-from docker.utils import kwargs_from_env
 
 from tests.contracts.engine import IMAGE, INSTANCE, small_spec
 from tests.contracts.sandbox_driver import (
@@ -27,9 +24,9 @@ from tests.contracts.sandbox_driver import (
     sh,
     sleepers,
 )
+from tests.support.bridge import Bridge
 from workers.sandbox.base import Outcome
 from workers.sandbox.docker import DockerDriver
-from workers.sandbox.engine import DEFAULT_URL
 from workers.sandbox.errors import ImageMissing, ImageUnfit, SandboxLost, SandboxUnavailable
 
 pytestmark = pytest.mark.docker
@@ -184,51 +181,6 @@ def test_kills_at_any_moment_leave_nothing(driver, spec):
             killer.join()
 
     assert found_by(driver) == frozenset()
-
-
-class Bridge:
-    """An engine socket that can go away while it is in use."""
-
-    def __init__(self, path: Path) -> None:
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(path))
-        self._listener.listen()
-        self._path = path
-        self._ends: list[socket.socket] = []
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                near, _ = self._listener.accept()
-            except OSError:
-                return
-            far = socket.socket(socket.AF_UNIX)
-            far.connect(urlsplit(kwargs_from_env().get("base_url") or DEFAULT_URL).path)
-            self._ends += [near, far]
-            for source, sink in ((near, far), (far, near)):
-                threading.Thread(target=self._copy, args=(source, sink), daemon=True).start()
-
-    @staticmethod
-    def _copy(source: socket.socket, sink: socket.socket) -> None:
-        try:
-            while data := source.recv(65536):
-                sink.sendall(data)
-            sink.shutdown(socket.SHUT_WR)
-        except OSError:
-            return
-
-    def cut(self) -> None:
-        self._path.unlink()
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        for end in self._ends:
-            try:
-                end.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                continue
-        for end in self._ends:
-            end.close()
 
 
 def test_an_engine_that_goes_away_in_the_middle_is_a_lost_sandbox(driver, spec, tmp_path):

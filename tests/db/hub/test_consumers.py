@@ -265,7 +265,8 @@ async def test_access_that_is_withdrawn_closes_an_open_socket(by, withdrawal, li
 
 
 async def test_access_is_asked_for_again_within_five_seconds():
-    assert consumers.RECHECK_S <= 5
+    # The question itself takes a moment too.
+    assert consumers.RECHECK_S <= 4.5
 
 
 async def test_the_socket_hears_nothing_but_goes_on(live):

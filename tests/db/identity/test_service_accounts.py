@@ -140,6 +140,11 @@ def test_networks_are_kept_in_one_form():
         "10.0.0.0/8",
         "192.0.2.1/32",
     ]
+    assert allowed.normal(["::ffff:192.0.2.1", "::ffff:10.0.0.0/104", "::fffe:0:0/95"]) == [
+        "10.0.0.0/8",
+        "192.0.2.1/32",
+        "::fffe:0:0/95",
+    ]
     with pytest.raises(Invalid):
         allowed.normal(f"192.0.2.{n}" for n in range(allowed.MOST + 1))
 
