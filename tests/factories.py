@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
+from uuid import uuid4
 
 from django.contrib.auth.hashers import make_password
 from django.db import connection, transaction
@@ -29,8 +30,8 @@ from apps.runs.fleet_models import WorkerNode
 from apps.runs.models import Artifact, BulkAct, Run, Schedule
 from apps.runs.services import bulk, fleet, lifecycle, schedules, submission
 from apps.runs.types import BulkVerb, Failure, RunFilter, RunState, TaskSpec, Timing
-from apps.sandboxes.models import Environment
-from apps.sandboxes.services import environments
+from apps.sandboxes.models import Environment, Sandbox
+from apps.sandboxes.services import environments, tracking
 from apps.sandboxes.types import Recipe
 
 _serial = count(1)
@@ -216,6 +217,36 @@ def make_environment(
         project=project,
         recipe=Recipe(**recipe),
     )
+
+
+def make_sandbox(
+    run: Run | None = None,
+    *,
+    host: str = "laptop",
+    is_paused: bool = False,
+    kept: int | None = None,
+) -> Sandbox:
+    """A sandbox as a worker records it: of the run's attempt, or warm without one. ``kept`` is the size of
+    the workspace that was put away."""
+    use = run and tracking.Use(
+        organization_id=run.organization_id,
+        project_id=run.project_id,
+        run_id=run.public_id,
+        attempt=1,
+    )
+    make = tracking.Make(driver="docker", isolation="docker", image="i", profile="base", mould="m")
+    holder = tracking.Holder(worker=f"worker@{host}", host=host, incarnation=uuid4())
+    made = tracking.opening(make, holder, use)
+    assert tracking.opened(made, container_id="c", image="sha256:1")
+    if is_paused or kept is not None:
+        assert tracking.paused(made.pk)
+    if kept is not None:
+        away = tracking.Kept(
+            sha256="ab" * 32, snapshot_size=kept, snapshot_files=3, snapshot_left_out=1
+        )
+        assert tracking.put_away(made.pk, away)
+    made.refresh_from_db()
+    return made
 
 
 def make_bulk_act(

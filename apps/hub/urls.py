@@ -16,7 +16,7 @@ from apps.hub import (
 )
 from apps.hub.access import accounts, checks, departments, grants, people, proposals, roles
 from apps.hub.audit import pages as audit
-from apps.hub.sandboxes import environments, images, scripts
+from apps.hub.sandboxes import environments, images, instances, scripts
 
 urlpatterns = [
     path("", views.chat, name="chat"),
@@ -60,6 +60,7 @@ urlpatterns = [
     ),
     path("runs/<uuid:public_id>/outcome", scripts.outcome, name="run_outcome"),
     path("integrations/sandboxes/images", images.index, name="sandbox_images"),
+    path("integrations/sandboxes/instances", instances.index, name="sandbox_instances"),
     path("integrations/sandboxes/environments", environments.index, name="sandbox_environments"),
     path(
         "integrations/sandboxes/environments/new", environments.new, name="sandbox_environment_new"

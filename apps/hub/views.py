@@ -580,6 +580,7 @@ def _pages(around: frame.Frame) -> list[dict[str, str]]:
         _entry("code", "Scripts", reverse("sandbox_scripts")),
         _entry("box", "Environments", reverse("sandbox_environments")),
         _entry("stack-2", "Sandbox images", reverse("sandbox_images")),
+        _entry("box", "Sandbox instances", reverse("sandbox_instances")),
     ]
     if around.may_see_people:
         pages.append(_entry("users", "Access", reverse("access_people")))

@@ -133,7 +133,7 @@ MATRIX: Final = {
         audited=True,
     ),
     "environment.read": Rule(
-        summary="See environments, and the profiles and images they are made from",
+        summary="See environments, sandboxes, and the profiles and images they are made from",
         role=Role.VIEWER,
         scope="sandbox:read",
         over=_IN_PROJECT,

@@ -5,18 +5,22 @@ The drivers run in the machine room; here is only what people decide and what wo
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import Final, Self
 
 from django.db import models
 from django.db.models import Exists, Q
 from django.db.models.functions import Now
 
+from apps.core import clock
 from apps.core.models import BaseModel
 from apps.identity.models import Binding, Organization, User, reaching
 from apps.projects.models import Project
 from apps.sandboxes.types import EgressMode, Recipe, SandboxState
 
 OVER: Final = (SandboxState.GONE, SandboxState.FAILED)
+# How long one that failed is shown among those that there are.
+_LATELY: Final = timedelta(days=1)
 
 
 class SandboxQuerySet(models.QuerySet["Sandbox"]):
@@ -32,6 +36,11 @@ class SandboxQuerySet(models.QuerySet["Sandbox"]):
     def put_away(self) -> Self:
         """Those of which only the workspace is left, in the store of contents."""
         return self.filter(state=SandboxState.SNAPSHOTTED)
+
+    def standing(self) -> Self:
+        """Those that there are, those of which a workspace is kept, and those that failed lately."""
+        lately = Q(state=SandboxState.FAILED, gone_at__gt=clock.now() - _LATELY)
+        return self.filter(~Q(state__in=OVER) | lately)
 
 
 class Sandbox(BaseModel):
@@ -85,6 +94,12 @@ class Sandbox(BaseModel):
                 condition=~Q(state__in=OVER),
                 name="sandboxes_sandbox_open",
             ),
+            # Those that failed lately, for the list of what there is.
+            models.Index(
+                fields=["organization_id", "gone_at"],
+                condition=Q(state=SandboxState.FAILED),
+                name="sandboxes_sandbox_written_off",
+            ),
             models.Index(
                 fields=["sha256"],
                 condition=Q(state=SandboxState.SNAPSHOTTED),
@@ -114,6 +129,11 @@ class Sandbox(BaseModel):
 
     def __str__(self) -> str:
         return f"{self.driver} {self.pk} ({self.state})"
+
+    @property
+    def since(self) -> datetime:
+        """When it came to be what it is; of one that was put away, when it had come to stand still."""
+        return self.gone_at or self.paused_at or self.claimed_at or self.created_at
 
 
 class EnvironmentQuerySet(models.QuerySet["Environment"]):

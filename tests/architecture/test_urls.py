@@ -92,6 +92,7 @@ PAGES: dict[str, str | None] = {
     "integrations/sandboxes/scripts/<uuid:agent_id>/remove": "agent.manage",
     "runs/<uuid:public_id>/outcome": "run.read",
     "integrations/sandboxes/images": None,
+    "integrations/sandboxes/instances": None,
     "integrations/sandboxes/environments": None,
     "integrations/sandboxes/environments/new": None,
     "integrations/sandboxes/environments/<uuid:environment_id>": "environment.read",

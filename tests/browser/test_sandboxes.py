@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 
 import pytest
 from playwright.sync_api import expect
 
 from apps.identity.types import Role
-from apps.sandboxes.models import Environment
+from apps.sandboxes.models import Environment, Sandbox
 from apps.sandboxes.services import offers
 from apps.sandboxes.types import ImageReport, ProfileReport
-from tests.factories import HELLO, make_agent, make_environment
+from tests.factories import HELLO, make_agent, make_environment, make_run, make_sandbox
 from tests.support.looking import LOOKS, violations, wider_than_the_window
 
 SHOTS = os.environ.get("AOS_SHOTS")
@@ -174,6 +175,30 @@ def test_images_are_listed_with_what_to_do_about_them(page):
     page.get_by_role("button", name="Copy digest").first.click()
 
 
+def test_sandboxes_are_listed_with_their_state_and_narrowed_by_it(page, project):
+    run = make_run(project=project)
+    make_sandbox(run, host="laptop")
+    make_sandbox(run, host="rack-3", kept=18_400_000)
+    page.goto("/integrations/sandboxes/instances")
+    expect(page.locator("#aos-live")).to_have_attribute("data-state", "live")
+    expect(page.locator("[data-state=claimed]")).to_be_visible()
+    expect(page.get_by_role("cell", name="18.4 MB")).to_be_visible()
+
+    page.get_by_label("State", exact=True).select_option("snapshotted")
+
+    expect(page.get_by_role("cell", name="laptop")).to_have_count(0)
+    expect(page.get_by_role("cell", name="rack-3")).to_be_visible()
+    assert page.url.endswith("?state=snapshotted")
+    # The part that renews itself asks for the same state.
+    with page.expect_request(lambda sent: "/instances" in sent.url, timeout=15_000) as asked:
+        pass
+    assert "state=snapshotted" in asked.value.url
+    page.get_by_text("What the states mean").click()
+    expect(page.get_by_text("kept for the next attempt of its run")).to_be_visible()
+    page.get_by_role("row").nth(1).get_by_role("link").click()
+    expect(page).to_have_url(re.compile(f"/runs/{run.public_id}$"))
+
+
 @pytest.mark.parametrize("look", LOOKS)
 def test_every_page_is_accessible_and_fits(visitor, person, project, host, look):
     page = visitor.page(person(Role.OWNER), bypass_csp=True, **LOOKS[look])
@@ -185,6 +210,14 @@ def test_every_page_is_accessible_and_fits(visitor, person, project, host, look)
         egress={"mode": "allowlist", "allow": ["api.weather.example", "*.files.example:8443"]},
         variables={"UNITS": "metric", "STATIONS": "ATH,SKG,HER"},
     )
+    run = make_run(project=project)
+    for sandbox in (
+        {},
+        {"is_paused": True},
+        {"kept": 18_400_000, "host": "rack-3.example.org" * 4},
+    ):
+        make_sandbox(run, **sandbox)
+    make_sandbox()
     begin = "/integrations/sandboxes"
     wrong = {}
     for name, path in {
@@ -193,6 +226,7 @@ def test_every_page_is_accessible_and_fits(visitor, person, project, host, look)
         "environment-new": f"{begin}/environments/new",
         "environment-edit": f"{begin}/environments/{made.pk}/edit",
         "images": f"{begin}/images",
+        "instances": f"{begin}/instances",
     }.items():
         page.goto(path)
         expect(page.locator("#aos-live")).to_have_attribute("data-state", "live")
@@ -204,5 +238,9 @@ def test_every_page_is_accessible_and_fits(visitor, person, project, host, look)
     page.goto(f"{begin}/images")
     expect(page.get_by_text("Nothing told yet")).to_be_visible()
     wrong |= {"empty": found} if (found := violations(page)) else {}
+    Sandbox.objects.all().delete()
+    page.goto(f"{begin}/instances")
+    expect(page.get_by_text("No run has a sandbox now")).to_be_visible()
+    wrong |= {"none": found} if (found := violations(page)) else {}
 
     assert wrong == {}

@@ -63,7 +63,10 @@ def icon(name: str, size: int = 16, extra: str = "") -> SafeString:
 
 @register.simple_tag
 def state_icon(state: str, size: int = 14) -> SafeString:
-    shown = face(state)
+    return _mark(face(state), size)
+
+
+def _mark(shown: Face, size: int = 14) -> SafeString:
     return icon(shown.icon, size, "aos-state-ico" + (" aos-spin" if shown.turns else ""))
 
 
@@ -79,13 +82,22 @@ def state_tone(state: str) -> str:
 
 @register.simple_tag
 def state_chip(state: str) -> SafeString:
-    shown = face(state)
+    return _chip(face(state), state)
+
+
+@register.simple_tag
+def face_chip(shown: Face) -> SafeString:
+    """The same for the states of other things than runs."""
+    return _chip(shown, shown.word.lower())
+
+
+def _chip(shown: Face, state: str) -> SafeString:
     tone = f" aos-tone-{shown.tone}" if shown.tone else ""
     return format_html(
         '<span class="aos-chip{}" data-state="{}">{}{}</span>',
         tone,
         state,
-        state_icon(state),
+        _mark(shown),
         shown.word,
     )
 

@@ -6,9 +6,9 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from apps.core.rest.strict import StrictSerializer
-from apps.sandboxes.models import Environment, HostImage
+from apps.sandboxes.models import Environment, HostImage, Sandbox
 from apps.sandboxes.services.offers import Offer
-from apps.sandboxes.types import EGRESS_SCHEMA, LIMITS_SCHEMA, EgressMode
+from apps.sandboxes.types import EGRESS_SCHEMA, LIMITS_SCHEMA, EgressMode, SandboxState
 
 
 @extend_schema_field(LIMITS_SCHEMA)
@@ -145,3 +145,62 @@ class ImageSerializer(serializers.ModelSerializer[HostImage]):
 
 class ImageListSerializer(serializers.Serializer[Any]):
     results = ImageSerializer(many=True)
+
+
+class KeptSerializer(serializers.Serializer[Sandbox]):
+    """The workspace that was put away."""
+
+    size = serializers.IntegerField(source="snapshot_size", help_text="Bytes of its archive.")
+    files = serializers.IntegerField(source="snapshot_files")
+    left_out = serializers.IntegerField(
+        source="snapshot_left_out", help_text="Links, devices and the like: they are not kept."
+    )
+
+
+class InstanceSerializer(serializers.ModelSerializer[Sandbox]):
+    """One sandbox, as the workers tell of it."""
+
+    project = serializers.UUIDField(source="project_id", allow_null=True)
+    run = serializers.UUIDField(source="run_id", allow_null=True)
+    since = serializers.DateTimeField(help_text="When it came to be what it is.")
+    kept = serializers.SerializerMethodField(help_text="Null unless it is `snapshotted`.")
+    links = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Sandbox
+        fields = [
+            "id",
+            "state",
+            "project",
+            "run",
+            "attempt",
+            "profile",
+            "image",
+            "isolation",
+            "host",
+            "worker",
+            "created_at",
+            "since",
+            "kept",
+            "links",
+        ]
+        read_only_fields = fields
+
+    @extend_schema_field(KeptSerializer(allow_null=True))
+    def get_kept(self, sandbox: Sandbox) -> dict[str, Any] | None:
+        if sandbox.state != SandboxState.SNAPSHOTTED:
+            return None
+        return dict(KeptSerializer(sandbox).data)
+
+    def get_links(self, sandbox: Sandbox) -> dict[str, str]:
+        return {"run": f"/api/runs/{sandbox.run_id}"} if sandbox.run_id else {}
+
+
+class InstanceFilterSerializer(serializers.Serializer[Any]):
+    project = serializers.CharField(max_length=64, required=False, help_text="Id or slug.")
+    run = serializers.UUIDField(required=False)
+    state = serializers.ChoiceField(
+        choices=SandboxState.choices,
+        required=False,
+        help_text="Without it: those that there are, and those that failed in the last day.",
+    )

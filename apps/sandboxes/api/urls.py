@@ -8,6 +8,7 @@ from apps.sandboxes.api.views import (
     EnvironmentDefault,
     EnvironmentDetail,
     ImageCollection,
+    InstanceCollection,
     ProfileCollection,
 )
 
@@ -18,4 +19,5 @@ urlpatterns = [
     path("sandboxes/environments/<str:environment_id>/default", EnvironmentDefault.as_view()),
     path("sandboxes/profiles", ProfileCollection.as_view()),
     path("sandboxes/images", ImageCollection.as_view()),
+    path("sandboxes/instances", InstanceCollection.as_view()),
 ]

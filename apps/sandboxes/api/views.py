@@ -1,4 +1,4 @@
-"""Environments over HTTP, and what hosts offer for them."""
+"""Environments over HTTP, what hosts offer for them, and which sandboxes there are."""
 
 from __future__ import annotations
 
@@ -26,9 +26,11 @@ from apps.sandboxes.api.serializers import (
     EnvironmentRequestSerializer,
     EnvironmentSerializer,
     ImageListSerializer,
+    InstanceFilterSerializer,
+    InstanceSerializer,
     ProfileListSerializer,
 )
-from apps.sandboxes.models import Environment, EnvironmentQuerySet
+from apps.sandboxes.models import Environment, EnvironmentQuerySet, Sandbox
 from apps.sandboxes.services import environments, offers
 from apps.sandboxes.types import Recipe
 
@@ -228,3 +230,30 @@ class ImageCollection(APIView):
     )
     def get(self, request: Request) -> Response:
         return Response(ImageListSerializer({"results": offers.images()}).data)
+
+
+class InstanceCollection(ListAPIView[Sandbox]):
+    """Sandboxes of the caller's projects, newest first. Warm ones are nobody's, and not here."""
+
+    serializer_class = InstanceSerializer
+    actions = {"get": "environment.read"}
+
+    def get_queryset(self) -> QuerySet[Sandbox]:
+        wanted = query(InstanceFilterSerializer, self.request.query_params)
+        rows = Sandbox.objects.visible_to(actor(self.request).user)
+        if project := _project(self.request, wanted.get("project")):
+            rows = rows.filter(project_id=project.pk)
+        if run := wanted.get("run"):
+            rows = rows.filter(run_id=run)
+        state = wanted.get("state")
+        return rows.filter(state=state) if state else rows.standing()
+
+    @extend_schema(
+        operation_id="sandboxes_list",
+        summary="List the sandboxes that there are",
+        tags=["Sandboxes"],
+        parameters=[InstanceFilterSerializer],
+        responses={200: InstanceSerializer(many=True), **problems(400, 404, 422)},
+    )
+    def get(self, request: Request) -> Response:
+        return self.list(request)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Final
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import Case, Count, Value, When
+from django.db.models import Case, Count, Min, Value, When
 
-from apps.core import clock, sql
+from apps.core import clock, sql, tenancy
 from apps.sandboxes.models import OVER, Sandbox, SandboxQuerySet
 from apps.sandboxes.types import SandboxState
 
@@ -188,6 +189,34 @@ def counts() -> dict[str, int]:
     return dict.fromkeys(set(SandboxState.values) - set(OVER), 0) | dict(
         found.annotate(count=Count("pk"))
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """How many sandboxes of a host are alike, of those that are nobody's."""
+
+    host: str
+    profile: str
+    state: str
+    count: int
+    oldest: datetime
+
+
+def nobodys() -> list[Group]:
+    """Sandboxes that workers keep for whoever comes, and those that serve a process.
+
+    They belong to no organization, so a web request does not see their rows: this tells as much of them
+    as it tells of the workers that hold them.
+    """
+    with tenancy.platform():
+        found = (
+            Sandbox.objects.filter(organization_id=None)
+            .exclude(state__in=OVER)
+            .order_by("host", "profile", "state")
+            .values("host", "profile", "state")
+            .annotate(count=Count("pk"), oldest=Min("created_at"))
+        )
+        return [Group(**row) for row in found]
 
 
 def alive_ids() -> set[str]:

@@ -136,6 +136,7 @@ TABLE = [
     ),
     ("get", "/api/sandboxes/profiles", None, VIEWER, "sandbox:read", 200),
     ("get", "/api/sandboxes/images", None, VIEWER, "sandbox:read", 200),
+    ("get", "/api/sandboxes/instances", None, VIEWER, "sandbox:read", 200),
     ("get", "/api/agents", None, VIEWER, "agent:read", 200),
     ("post", "/api/agents", {"slug": "s", "title": "S"}, ADMIN, "agent:write", 201),
     ("get", "/api/agents/hello", None, VIEWER, "agent:read", 200),
