@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from apps.core import memory, tenancy
+from apps.core import memory, sql, tenancy
 from apps.identity.models import Binding, BindingQuerySet, User
 from apps.identity.types import RANK, Role, Scope, at_least
 
+_SQL: Final = sql.load("apps.identity.sql", "holdings.sql")
 # Of somebody with more bindings than this, they are left to PostgreSQL.
 _LISTED: Final = 500
 
@@ -26,7 +27,7 @@ def of(user: User) -> Sequence[Holding] | None:
     for somebody with very many bindings."""
     # Who sees nobody's rows yet finds no bindings either.
     key = ("holdings", tenancy.viewer(), user.pk, user.is_active)
-    return memory.recall(key, lambda: _read(Binding.objects.of(user)))
+    return memory.recall(key, lambda: _held(user))
 
 
 def remembered(user: User) -> Sequence[Holding] | None:
@@ -82,7 +83,17 @@ def _listed(found: Sequence[Holding]) -> Reach:
     )
 
 
+def _held(user: User) -> Sequence[Holding] | None:
+    if not user.is_active:
+        return []
+    asked = {"organization_id": user.organization_id, "user_id": user.pk, "limit": _LISTED + 1}
+    return _unless_very_many([Holding(**row) for row in sql.fetch(_SQL["held"], asked)])
+
+
 def _read(held: BindingQuerySet) -> Sequence[Holding] | None:
     rows = held.values_list("role", "scope", "scope_id")[: _LISTED + 1]
-    found = [Holding(*row) for row in rows]
+    return _unless_very_many([Holding(*row) for row in rows])
+
+
+def _unless_very_many(found: Sequence[Holding]) -> Sequence[Holding] | None:
     return found if len(found) <= _LISTED else None
