@@ -18,12 +18,19 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final, Self
 
+import psycopg
+
 from benchmarks import proc
 from launcher import environment, ports, procfile
 from tests.support import servers
 
 PROJECT: Final = Path(__file__).parents[1]
 _STOP_S: Final = 20.0
+# As much of PostgreSQL's log as any round writes.
+_FILL: Final = (
+    "SELECT pg_logical_emit_message(false, 'fill', repeat('.', 1024 * 1024))"
+    " FROM generate_series(1, 160)"
+)
 
 
 class Stage:
@@ -69,6 +76,17 @@ class Stage:
 
     def migrate(self) -> None:
         self.run("manage.py", "migrate", "--verbosity", "0", env=self.env)
+
+    def settle(self) -> None:
+        """Put PostgreSQL where one in use is: its log has files to write over, and nothing waits to be flushed.
+
+        A fresh one makes each file of 16 MB when it needs it, and all commits wait for that.
+        """
+        with psycopg.connect(self.servers.database_url, autocommit=True) as line:
+            line.execute(_FILL)
+            # To copy files it takes a checkpoint first, for which by itself one must be more than its owner.
+            line.execute("CREATE DATABASE settled STRATEGY FILE_COPY")
+            line.execute("DROP DATABASE settled")
 
     def procfile(self, name: str) -> list[str]:
         """The command line of one kind of process, as ``make up`` starts it."""

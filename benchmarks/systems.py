@@ -63,6 +63,7 @@ class System(ABC):
 
     def begin(self) -> None:
         self._stamps = self._fresh_stamps()
+        self.stage.settle()
         self.start_rest()
 
     def start_worker(self) -> None:

@@ -55,6 +55,8 @@ ROUND_S: Final = 0.005
 SUPPLIED_ROUND_S: Final = 0.015
 SWEEP_S: Final = 1.0
 RELAY_BATCH: Final = 1000
+# Under load a relay does for more events at once as well.
+RELAY_S: Final = 0.05
 # How often the leader reads what the workers measured.
 LESSON_S: Final = 0.25
 # The same while runs wait that nobody has measured yet.
@@ -89,6 +91,7 @@ class Engine:
         self._next_round = 0.0
         self._next_renewal = 0.0
         self._next_sweep = 0.0
+        self._next_relay = 0.0
         self._next_lesson = 0.0
         self._next_bulk = 0.0
         self._next_housekeeping = 0.0
@@ -179,7 +182,7 @@ class Engine:
         dispatcher = self._dispatcher_of(seat) if may_claim else None
         pushes_on = dispatcher is not None and dispatcher.goes_on
         self._opens_in_s = dispatcher.opens_in_s if dispatcher else IDLE_S
-        moved = self._relay(seat) if view.has_news else 0
+        moved = self._relay(seat) if view.has_news and self._may_relay() else 0
         sealed = self._seal(seat, any_waiting=view.has_unsealed)
         reclaimed = self._sweep(seat)
         treated = self._advance_bulk(seat)
@@ -219,7 +222,12 @@ class Engine:
         self._next_bulk = 0.0 if treated else time.monotonic() + BULK_S
         return treated
 
+    def _may_relay(self) -> bool:
+        """Events wait a little only while rounds follow each other without a pause."""
+        return not self._is_supplied or time.monotonic() >= self._next_relay
+
     def _relay(self, seat: Seat) -> int:
+        self._next_relay = time.monotonic() + RELAY_S
         with direct.atomic():
             leadership.require(seat)
             moved = relay.move(RELAY_BATCH)

@@ -301,7 +301,12 @@ VALUES (%(version_id)s, %(mean_s)s, %(runs)s, clock_timestamp())
 -- nobody claims by limits that have changed; SKIP LOCKED steps over a run that somebody is cancelling at this
 -- moment, and is the seat belt should two leaders overlap: then the index over places refuses the statement
 -- of one of them. The CTE is a fence: it locks exactly the rows it returns.
-WITH seat AS MATERIALIZED (
+--
+-- Its commit does not wait for the disk, which START waits for in any case, with all that was written before. A
+-- claim that a crash takes back was not started: its runs are ready again, and its messages find no lease.
+WITH hasty AS MATERIALIZED (
+    SELECT set_config('synchronous_commit', 'off', true)
+), seat AS MATERIALIZED (
     SELECT 1
       FROM runs_leader
      WHERE shard = %(shard)s AND holder = %(holder)s AND epoch = %(epoch)s
@@ -344,7 +349,7 @@ WITH seat AS MATERIALIZED (
     RETURNING run_id, token, seq
 )
 SELECT leased.run_id, leased.token, leased.seq, run.public_id, run.name, run.trace
-  FROM leased JOIN runs_run AS run ON run.id = leased.run_id;
+  FROM leased JOIN runs_run AS run ON run.id = leased.run_id CROSS JOIN hasty;
 
 -- name: hand_back
 -- Return leases that no worker has started, at no cost to the run: those whose message could not be

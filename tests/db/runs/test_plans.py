@@ -94,3 +94,22 @@ def test_plans_of_the_line_are_kept_and_not_compiled(plans):
 def sql_of_line(name):
     (row,) = direct.fetch("SELECT current_setting(%(name)s) AS value", {"name": name})
     return row["value"]
+
+
+def test_only_a_claims_own_commit_does_not_wait_for_the_disk(seat):
+    """START waits for it; ``tests/chaos`` lets the database crash at any moment."""
+    make_run()
+    with direct.line():
+        direct.close()
+        direct.execute("SET synchronous_commit = on", {})
+        with direct.atomic():
+            (message,) = Dispatcher(seat).claim(Room(now=1))
+            assert sql_of_line("synchronous_commit") == "off"
+        assert sql_of_line("synchronous_commit") == "on"
+
+        (claimed,) = message.dispatches
+        wanted = [Lease(run_id=claimed.run_id, token=claimed.token)]
+        with direct.atomic():
+            assert leases.start_many(wanted, worker=make_worker())
+            assert sql_of_line("synchronous_commit") == "on"
+        direct.close()
