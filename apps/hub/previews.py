@@ -89,7 +89,9 @@ def _json(file: File, text: str) -> Preview:
     except (ValueError, RecursionError) as error:
         note = f"This is not readable JSON: {error}."
         return Preview(kind="text", name=file.name, text=text, note=note)
-    return Preview(kind="text", name=file.name, text=told)
+    # Half a surrogate pair is JSON and no text: it stays written as it was.
+    shown = told.encode("utf-8", "backslashreplace").decode("utf-8")
+    return Preview(kind="text", name=file.name, text=shown)
 
 
 def _text(file: File, text: str, *, note: str, siblings: Sequence[File]) -> Preview:

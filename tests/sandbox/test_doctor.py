@@ -12,7 +12,7 @@ from django.core.management import CommandError, call_command
 from apps.sandboxes.types import EgressMode
 from tests.contracts.engine import IMAGE, required_driver
 from tests.contracts.sandbox_driver import found_by
-from workers.sandbox import doctor
+from workers.sandbox import docker, doctor
 from workers.sandbox.base import Mount
 from workers.sandbox.egress.doors import Doors
 from workers.sandbox.egress.policy import Egress
@@ -72,6 +72,33 @@ def test_what_a_profile_lacks_is_named_with_the_next_step(examined):
     assert errors(found) == {"runtime_missing", "image_missing", "mount_missing"}
     assert "docker pull registry.invalid/nothing:1" in found["image_missing"].hint
     assert all(finding.hint for finding in found.values())
+
+
+@pytest.mark.parametrize(
+    ("wall", "missing", "code"),
+    [
+        ("SecurityOpt", ["no-new-privileges:true", "seccomp=unconfined"], "not_confined"),
+        ("SecurityOpt", [], "not_confined"),
+        ("PidsLimit", 1024, "limit_not_enforced"),
+        ("Memory", 1 << 30, "limit_not_enforced"),
+    ],
+)
+def test_a_wall_that_the_engine_only_says_it_has_is_found(
+    examined, monkeypatch, wall, missing, code
+):
+    """The sabotage: the container is made without it, and nothing tells the doctor but the kernel."""
+    real = docker.container_config
+
+    def config(*args, **options):
+        made = real(*args, **options)
+        made["HostConfig"] |= {wall: missing} | (
+            {"MemorySwap": missing} if wall == "Memory" else {}
+        )
+        return made
+
+    monkeypatch.setattr(docker, "container_config", config)
+
+    assert errors(examined()) == {code}
 
 
 def test_a_canary_that_shows_outside_is_found(examined, engine, monkeypatch):

@@ -630,7 +630,8 @@ def engine_findings(version: Mapping[str, Any], info: Mapping[str, Any]) -> Iter
             "Boot with swapaccount=1, or turn swap off.",
             is_error=False,
         )
-    if not any("seccomp" in str(option) for option in info.get("SecurityOptions") or []):
+    filters = [option for option in info.get("SecurityOptions") or [] if "seccomp" in str(option)]
+    if not filters or any("unconfined" in str(option) for option in filters):
         yield _finding(
             "seccomp_missing",
             "The engine runs containers without a system call filter.",

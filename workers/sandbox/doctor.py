@@ -35,7 +35,7 @@ from workers.sandbox.base import (
 )
 from workers.sandbox.docker import engine_findings
 from workers.sandbox.egress.policy import Egress
-from workers.sandbox.errors import SandboxError
+from workers.sandbox.errors import SandboxError, SandboxUnavailable
 from workers.sandbox.profiles import DEFAULT, Profile
 
 #: Before it a container could reach the host's files through a leaked descriptor (CVE-2024-21626).
@@ -43,6 +43,36 @@ _RUNC: Final = (1, 1, 12)
 _ENGINE_TIMEOUT_S: Final = 20
 #: What nobody lists, what no list can open, and an address in disguise.
 _DENIED: Final = ("https://unlisted.invalid", "http://169.254.169.254", "http://2130706433")
+_TRIAL_MB: Final = 128
+_TRIAL_PIDS: Final = 64
+_WALLS: Final = {"Seccomp": "2", "NoNewPrivs": "1", "CapEff": "0" * 16}
+#: Forks until it is refused, or more often than it may, and has a child take more memory than there is.
+_CONFINEMENT: Final = """
+import json, os, signal, sys
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+told = {"status": {name: word.strip() for name, word in status.items()}}
+children = []
+try:
+    while len(children) < int(sys.argv[2]):
+        child = os.fork()
+        if child == 0:
+            signal.pause()
+        children.append(child)
+except OSError:
+    pass
+told["forks"] = len(children)
+for child in children:
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+eater = os.fork()
+if eater == 0:
+    eaten = bytearray(int(sys.argv[1]) << 20)
+    for place in range(0, len(eaten), 4096):
+        eaten[place] = 1
+    os._exit(0)
+told["memory"] = os.waitpid(eater, 0)[1] == 0
+print(json.dumps(told))
+"""
 _PROBE: Final = """
 import json, os, sys, urllib.error, urllib.request
 told = {"links": os.listdir("/sys/class/net"), "answers": []}
@@ -159,13 +189,15 @@ def _trial(
     spec = SandboxSpec(
         image=profile.image,
         user=profile.user,
-        memory_mb=128,
-        pids=64,
+        runtime=profile.runtime,
+        memory_mb=_TRIAL_MB,
+        pids=_TRIAL_PIDS,
         lifetime_s=120,
         egress=egress,
     )
     try:
         with driver.start(spec, sandbox_id=f"doctor-{uuid4().hex}") as sandbox:
+            yield from _confinement_findings(sandbox, profile)
             yield from _canary_findings(api, sandbox)
             yield from _network_findings(sandbox, opened=opened)
             yield from _rest_findings(sandbox)
@@ -173,6 +205,39 @@ def _trial(
         yield _error(
             "trial_failed", f"A sandbox could not be tried: {error}", "See its reason above."
         )
+
+
+def _confinement_findings(sandbox: Sandbox, profile: Profile) -> Iterator[Finding]:
+    """What the kernel says from inside: an engine's own word for its walls may be wrong."""
+    told = _said(sandbox, "python3", "-c", _CONFINEMENT, str(_TRIAL_MB * 2), str(_TRIAL_PIDS))
+    # gVisor is a kernel of its own, which shows what it likes.
+    if profile.runtime == "runsc":
+        return
+    walls = {name: told["status"].get(name) for name in _WALLS}
+    if walls != _WALLS:
+        yield _error(
+            "not_confined",
+            f"A sandbox is not confined as it should be: {walls}.",
+            "Use an engine with its default seccomp profile that honours CapDrop and no-new-privileges.",
+        )
+    if told["forks"] >= _TRIAL_PIDS or told["memory"]:
+        yield _error(
+            "limit_not_enforced",
+            f"A sandbox of {_TRIAL_PIDS} processes and {_TRIAL_MB} MB had {told['forks']} processes more"
+            f" and {'' if told['memory'] else 'no '}{_TRIAL_MB * 2} MB.",
+            "Enable the cgroup controllers memory and pids on this host.",
+        )
+
+
+def _said(sandbox: Sandbox, *argv: str) -> dict[str, Any]:
+    """What a program in the sandbox prints, as JSON."""
+    said = b"".join(each.data for each in sandbox.run(Command(argv=argv)) if each.fd == 1)
+    try:
+        told: dict[str, Any] = json.loads(said)
+    except ValueError as error:
+        detail = f"a trial program said {said[:100]!r}."
+        raise SandboxUnavailable(driver="docker", detail=detail) from error
+    return told
 
 
 def _canary_findings(api: docker.APIClient, sandbox: Sandbox) -> Iterator[Finding]:
@@ -197,14 +262,7 @@ def _canary_findings(api: docker.APIClient, sandbox: Sandbox) -> Iterator[Findin
 
 
 def _network_findings(sandbox: Sandbox, *, opened: bool) -> Iterator[Finding]:
-    said = b"".join(
-        output.data
-        for output in sandbox.run(
-            Command(argv=("python3", "-c", _PROBE, *(_DENIED if opened else ())))
-        )
-        if output.fd == 1
-    )
-    told: dict[str, Any] = json.loads(said)
+    told = _said(sandbox, "python3", "-c", _PROBE, *(_DENIED if opened else ()))
     if told["links"] != ["lo"]:
         yield _error(
             "network_interface",

@@ -53,6 +53,13 @@ def test_what_is_no_json_is_shown_as_it_is_and_said_to_be_so(run, content):
     assert shown.text
 
 
+def test_half_a_surrogate_pair_is_shown_as_it_was_written(run, page):
+    shown = preview(run, "odd.json", b'{"a": "\\ud800 \\u00fc"}', "application/json")
+
+    assert shown.text == '{\n  "a": "\\ud800 ü"\n}'
+    assert page.get(f"/runs/{run.public_id}/files/odd.json").status_code == 200
+
+
 def test_json_too_long_to_read_whole_is_shown_as_text(run):
     shown = preview(run, "a.json", b'["' + b"x" * 100_000 + b'"]', "application/json")
 

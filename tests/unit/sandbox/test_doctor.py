@@ -32,7 +32,13 @@ def test_a_limit_that_is_not_enforced_is_an_error(limit):
     assert codes("28.5.1", **{limit: False}) == ["limit_not_enforced"]
 
 
-def test_a_missing_system_call_filter_is_an_error_and_swap_a_warning():
-    assert codes("28.5.1", SecurityOptions=None) == ["seccomp_missing"]
+@pytest.mark.parametrize(
+    "options", [None, [], ["name=userns"], ["name=seccomp,profile=unconfined"]]
+)
+def test_a_missing_system_call_filter_is_an_error(options):
+    assert codes("28.5.1", SecurityOptions=options) == ["seccomp_missing"]
+
+
+def test_swap_without_a_limit_is_a_warning():
     (finding,) = engine_findings({"Version": "28.5.1"}, HEALTHY | {"SwapLimit": False})
     assert (finding.code, finding.is_error) == ("swap_not_limited", False)
