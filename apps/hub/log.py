@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
+from apps.core import walking
 from apps.runs.models import Run, RunEvent
 from apps.runs.types import EventKind, RunState
 
@@ -60,7 +61,7 @@ def plan(run: Run) -> list[dict[str, Any]]:
 
 def as_text(run: Run) -> Iterator[str]:
     """The whole log, a line each, for download."""
-    for event in RunEvent.objects.filter(run=run).order_by("seq").iterator(chunk_size=2000):
+    for event in walking.walk(RunEvent.objects.filter(run=run), "seq"):
         line = line_of(event)
         moment = event.at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
         yield f"{moment} {line.level.upper():5} {line.source:10} {line.text}\n"

@@ -106,7 +106,12 @@ def verify(organization_id: UUID, *, known: Mapping[int, bytes] | None = None) -
 
     ``known`` holds hashes by place from signed checkpoints: the chain must still pass through them.
     """
-    known = known or {}
+    # One transaction, because the chain is read through a cursor, which a pooler would lose between two.
+    with transaction.atomic():
+        return _verify(organization_id, known=known or {})
+
+
+def _verify(organization_id: UUID, *, known: Mapping[int, bytes]) -> Verdict:
     expected, before, vouched = 0, GENESIS, 0
     for link in _links(organization_id):
         expected += 1

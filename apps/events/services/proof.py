@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
+from apps.core import walking
 from apps.events import sinks
 from apps.events.errors import SinkAway
 from apps.events.models import AuditCheckpoint, AuditInbox, AuditSeal
@@ -67,9 +68,8 @@ def verify(organization_id: UUID | None = None, *, far: bool = True) -> Report:
     """
     brought = delivery.delivered()
     asked = [(sink, _ask(sink, far=far)) for sink in sinks.configured()]
-    own = checkpoints.examine(
-        AuditCheckpoint.objects.order_by("number").values_list("line", flat=True).iterator()
-    )
+    lines = (row["line"] for row in walking.walk(AuditCheckpoint.objects.values(), "number"))
+    own = checkpoints.examine(lines)
     places = [_place(sink, found, own=own, brought=brought) for sink, found in asked]
     places.append(Place(name="database", checkpoints=own.count, fault=own.why))
     known = _merge([own, *(found for _, found in asked if isinstance(found, Evidence))])

@@ -10,6 +10,7 @@ from typing import Any, Final
 from django.db import transaction
 from django.http import StreamingHttpResponse
 
+from apps.core import walking
 from apps.events.models import AuditEntryQuerySet
 from apps.events.services import outbox
 from apps.identity import policy
@@ -49,7 +50,7 @@ def respond(
         )
     lines = _csv_lines if form == "csv" else _json_lines
     response = StreamingHttpResponse(
-        lines(entries.filter(pk__lt=noted.pk).order_by("id")),
+        lines(entries.filter(pk__lt=noted.pk)),
         content_type=CSV if form == "csv" else JSONL,
     )
     response["Content-Disposition"] = f'attachment; filename="audit.{form}"'
@@ -57,8 +58,7 @@ def respond(
 
 
 def _rows(entries: AuditEntryQuerySet) -> Iterator[dict[str, Any]]:
-    rows: Iterator[dict[str, Any]] = entries.values(*COLUMNS).iterator(chunk_size=2000)
-    return rows
+    return walking.walk(entries.values(*COLUMNS), "id")
 
 
 def _json_lines(entries: AuditEntryQuerySet) -> Iterator[str]:

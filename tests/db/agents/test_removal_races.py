@@ -17,6 +17,7 @@ from apps.runs.limit_models import Limit
 from apps.runs.models import Schedule
 from apps.runs.services import limits, schedules
 from tests.factories import make_actor, make_agent, make_project, make_schedule, make_user
+from tests.support.threads import apart
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -122,16 +123,9 @@ def at_the_same_moment(first, second):
     with ThreadPoolExecutor(1) as pool:
         with transaction.atomic():
             first()
-            outcome = pool.submit(by_itself, second)
+            outcome = pool.submit(apart, second)
             wait_until(lambda: outcome.done() or somebody_waits())
         return outcome.exception(timeout=30)
-
-
-def by_itself(act):
-    try:
-        act()
-    finally:
-        connection.close()
 
 
 def somebody_waits():
