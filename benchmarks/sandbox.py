@@ -14,11 +14,13 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
-from benchmarks import report, stats
+from benchmarks import proc, report, stats
 from benchmarks.peers import llm
 from benchmarks.peers.containers import Containers, Taken
 from benchmarks.report import Sheet
@@ -41,7 +43,7 @@ class Size:
     rests: int
 
 
-FULL: Final = Size(cold=20, commands=60, held=8, megabytes=100, rests=10)
+FULL: Final = Size(cold=20, commands=60, held=50, megabytes=100, rests=10)
 QUICK: Final = Size(cold=2, commands=3, held=2, megabytes=2, rests=2)
 KEPT_MB: Final = 10
 
@@ -92,9 +94,14 @@ def _rests() -> tuple[Sheet, Sheet]:
 def _weights(size: Size) -> tuple[Sheet, Sheet]:
     return (
         Sheet(
-            title=f"Memory of each of {size.held} sandboxes that wait (MiB)",
+            title=f"{size.held} sandboxes held at once (MiB of each, milliseconds)",
             baseline="docker, asleep",
-            notes=("As the engine counts it for the container, without what the kernel may drop.",),
+            notes=(
+                "memory: as the engine counts it for the container, without what the kernel may drop.",
+                "command: p50 of one in each, one after the other. all: until one in each has ended, all "
+                "begun at once.",
+                "worker: how much the process that holds ours grew, for each.",
+            ),
         ),
         Sheet(
             title=f"A file of {size.megabytes} MB into the workspace and out of it (milliseconds)",
@@ -187,16 +194,30 @@ def _measure_held(
 ) -> None:
     asleep = [peers.standing() for _ in range(number)]
     try:
-        sheet.add("docker, asleep", memory=peers.memory_mib([name for name, _ in asleep]))
+        names = [name for name, _ in asleep]
+        use = _used([partial(peers.exec_by_cli, name, SAY) for name in names])
+        sheet.add("docker, asleep", memory=peers.memory_mib(names), **use)
     finally:
         for _, remove in asleep:
             remove()
     with ExitStack() as stack:
+        before = proc.pss_mb([os.getpid()])
         held = [
             stack.enter_context(driver.start(spec, sandbox_id=uuid.uuid4().hex))
             for _ in range(number)
         ]
-        sheet.add("aos, warm", memory=peers.memory_mib([sandbox.handle for sandbox in held]))
+        grown = proc.pss_mb([os.getpid()]) - before
+        memory = peers.memory_mib([sandbox.handle for sandbox in held])
+        use = _used([partial(_command, sandbox) for sandbox in held])
+        sheet.add("aos, warm", memory=memory, **use, worker=grown / number)
+
+
+def _used(commands: Sequence[Callable[[], None]]) -> dict[str, float]:
+    """How long commands of several sandboxes take, one after the other and all at once."""
+    each = [_timed_ms(command) for command in commands]
+    with ThreadPoolExecutor(len(commands)) as pool:
+        together = _timed_ms(lambda: [one.result() for one in [pool.submit(c) for c in commands]])
+    return {"command": stats.percentile(each, 0.50), "all": together}
 
 
 def _measure_moved(

@@ -75,7 +75,7 @@ class Containers:
         """What the engine counts for each container, on average."""
         total = 0
         for name in names:
-            told = self.api.stats(name, stream=False)["memory_stats"]
+            told = self.api.stats(name, stream=False, one_shot=True)["memory_stats"]
             dropped = told["stats"].get("total_inactive_file") or told["stats"].get("inactive_file")
             total += told["usage"] - (dropped or 0)
         return total / len(names) / (1024 * 1024)
