@@ -28,7 +28,7 @@ from apps.hub import devices, frame
 from apps.hub.visiting import HubRequest, person, signed_in
 from apps.identity import lifetime, oidc, proof
 from apps.identity.actor import Actor
-from apps.identity.matrix import MATRIX, SCOPES
+from apps.identity.matrix import SCOPE_WORDS, STEP_UP_SCOPES
 from apps.identity.models import ApiToken, SignIn, User
 from apps.identity.rest import page_actor
 from apps.identity.services import passwords, provider, second_factor, sessions, tokens
@@ -311,8 +311,8 @@ def _security(request: HubRequest, *, status: int = 200, **told: Any) -> HttpRes
         "codes_left": second_factor.codes_left(user),
         "tokens": ApiToken.objects.visible_to(user).order_by("-created_at"),
         "now": clock.now(),
-        "scopes": SCOPES,
-        "fresh_scopes": {rule.scope for rule in MATRIX.values() if rule.step_up},
+        "scopes": SCOPE_WORDS,
+        "fresh_scopes": STEP_UP_SCOPES,
         "lifetimes": _LIFETIMES,
     }
     return render(request, "hub/security.html", context | told, status=status)
@@ -404,7 +404,11 @@ def token_issue(request: HubRequest) -> HttpResponse:
     except AosError as error:
         if error.code == "step_up_required":
             raise
-        return _security(request, status=error.status, token_error=str(error))
+        typed = {
+            "typed_name": request.POST.get("name", ""),
+            "chosen": request.POST.getlist("scopes"),
+        }
+        return _security(request, status=error.status, token_error=str(error), **typed)
     return _security(request, issued=made, value=value)
 
 

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from django.contrib import messages
 from django.core.exceptions import BadRequest
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.http import HttpResponse, QueryDict
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_GET, require_POST
@@ -35,7 +35,8 @@ _FEW: Final = 5
 @require_GET
 def bulk_list(request: HubRequest) -> HttpResponse:
     around = frame.of(request)
-    acts = _visible(person(request)).filter(project=around.project)
+    # Those about all projects are about this one too.
+    acts = _visible(person(request)).filter(Q(project=around.project) | Q(project=None))
     context = {
         "page": "runs",
         "frame": around,

@@ -577,6 +577,7 @@ def _pages(around: frame.Frame) -> list[dict[str, str]]:
         _entry("player-play", "Runs", reverse("runs")),
         _entry("calendar-time", "Schedules", reverse("schedules")),
         _entry("skull", "Dead letters", reverse("dead_letters")),
+        _entry("stack-2", "Bulk acts", reverse("bulk_list")),
         _entry("code", "Scripts", reverse("sandbox_scripts")),
         _entry("box", "Environments", reverse("sandbox_environments")),
         _entry("stack-2", "Sandbox images", reverse("sandbox_images")),

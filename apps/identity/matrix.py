@@ -217,5 +217,10 @@ MATRIX: Final = {
 }
 
 SCOPES: Final = tuple(sorted({rule.scope for rule in MATRIX.values()}))
+# What each scope lets a token do, where the role of its person allows it.
+SCOPE_WORDS: Final = {
+    scope: "; ".join(rule.summary for rule in MATRIX.values() if rule.scope == scope)
+    for scope in SCOPES
+}
 # A token with one of these does what a stale session may not, so a stale session cannot make it.
 STEP_UP_SCOPES: Final = frozenset(rule.scope for rule in MATRIX.values() if rule.step_up)

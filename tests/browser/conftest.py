@@ -131,8 +131,10 @@ class Visitor:
         self.complaints = left
 
     def _note(self, kind: str, text: str) -> None:
-        # The browser remarks on every page that is left while its socket is being opened.
-        if kind in {"error", "warning"} and "closed before the connection" not in text:
+        # The browser remarks on every page that is left while its socket is being opened, and on each
+        # container that comes or goes beside it and changes the machine's interfaces.
+        remarks = ("closed before the connection", "net::ERR_NETWORK_CHANGED")
+        if kind in {"error", "warning"} and not any(remark in text for remark in remarks):
             self.complaints.append(f"{kind}: {text}")
 
 

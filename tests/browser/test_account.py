@@ -86,7 +86,28 @@ def test_a_token_is_made_and_its_value_shown_once(account):
     account.goto("/account/security")
     expect(account.locator("#token-value")).to_have_count(0)
     account.get_by_role("button", name="Revoke nightly reports").click()
+    asked = account.get_by_role("dialog")
+    expect(asked).to_contain_text("refused from its next request on")
+    asked.get_by_role("button", name="Keep it").click()
+    expect(account.locator(".aos-account-list").get_by_text("Revoked")).to_have_count(0)
+    account.get_by_role("button", name="Revoke nightly reports").click()
+    asked.get_by_role("button", name="Revoke it").click()
     expect(account.locator(".aos-account-list").get_by_text("Revoked")).to_be_visible()
+
+
+def test_a_token_without_a_scope_is_refused_and_what_was_typed_stays(account, visitor):
+    account.get_by_label("What it is for").fill("nightly reports")
+    account.get_by_role("button", name="Create it").click()
+
+    expect(account.get_by_role("alert")).to_contain_text("must be at least one")
+    expect(account.get_by_label("What it is for")).to_have_value("nightly reports")
+    visitor.forgive("422")
+
+
+def test_each_scope_says_what_it_lets_a_token_do(account):
+    expect(account.get_by_label("audit:export")).to_have_accessible_description(
+        "Export the audit log"
+    )
 
 
 def test_another_browser_is_signed_out(account, visitor, oscar):

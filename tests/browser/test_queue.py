@@ -38,6 +38,20 @@ def test_a_queue_is_held_and_its_runs_say_why_they_wait(visitor, person, project
     expect(page.get_by_text("The queue default/normal is paused.")).to_be_visible()
 
 
+def test_the_form_of_a_limit_asks_only_for_what_goes_with_its_kind(visitor, person, project):
+    page = visitor.page(person(Role.ADMIN))
+    page.goto("/queue")
+    expect(page.get_by_label("Key", exact=True)).to_be_visible()
+    expect(page.get_by_label("May wait")).to_be_hidden()
+
+    page.get_by_label("Of", exact=True).select_option("organization")
+
+    expect(page.get_by_label("Key", exact=True)).to_be_hidden()
+    expect(page.get_by_label("May wait")).to_be_visible()
+    page.get_by_label("Of", exact=True).select_option(label=project.name)
+    expect(page.get_by_label("May wait")).to_be_hidden()
+
+
 def test_a_key_is_limited_and_its_runs_say_why_they_wait(visitor, person, project):
     make_worker(name="kiosk")
     run = make_run(project=project, concurrency_key="invoices")

@@ -19,7 +19,7 @@ from apps.hub.access.asking import Ask, Done, Field, ask, show
 from apps.hub.access.desk import context, page_of
 from apps.hub.visiting import HubRequest, may, person, signed_in
 from apps.identity.errors import StepUpRequired
-from apps.identity.matrix import SCOPES
+from apps.identity.matrix import SCOPE_WORDS, STEP_UP_SCOPES
 from apps.identity.models import ApiToken, User
 from apps.identity.rest import page_actor
 from apps.identity.services import people, tokens
@@ -83,7 +83,8 @@ def issue(request: HubRequest, user_id: UUID) -> HttpResponse:
     account = get_object_or_404(visible, pk=user_id)
     told: dict[str, Any] = {
         "account": account,
-        "scopes": SCOPES,
+        "scopes": SCOPE_WORDS,
+        "fresh_scopes": STEP_UP_SCOPES,
         "lifetimes": _LIFETIMES,
         "typed": request.POST,
         "chosen": request.POST.getlist("scopes"),

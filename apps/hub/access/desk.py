@@ -10,7 +10,7 @@ from django.urls import reverse
 from apps.hub import frame
 from apps.hub.visiting import HubRequest
 from apps.identity import policy
-from apps.identity.models import Department, User
+from apps.identity.models import Department, Proposal, User
 from apps.identity.rest import page_actor
 
 
@@ -21,6 +21,7 @@ def context(request: HubRequest, *, tab: str) -> dict[str, Any]:
         "tab": tab,
         "frame": frame.of(request),
         "two_person": settings.AOS_TWO_PERSON,
+        "proposed": Proposal.objects.visible_to(by.user).waiting().count(),
         "may_manage": policy.allows(by, "people.manage"),
         # Whoever changes something is asked for a fresh proof; better before a form than after it.
         "is_stale": by.is_stale,

@@ -67,7 +67,8 @@ def state_icon(state: str, size: int = 14) -> SafeString:
 
 
 def _mark(shown: Face, size: int = 14) -> SafeString:
-    return icon(shown.icon, size, "aos-state-ico" + (" aos-spin" if shown.turns else ""))
+    tone = f" aos-ink-{shown.tone}" if shown.tone else ""
+    return icon(shown.icon, size, f"aos-state-ico{tone}{' aos-spin' if shown.turns else ''}")
 
 
 @register.filter

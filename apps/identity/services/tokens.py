@@ -72,7 +72,7 @@ def issue(
     _require_may_issue(by, account)
     unknown = sorted(set(scopes) - set(SCOPES))
     if unknown or not scopes:
-        rule = f"must be some of {', '.join(SCOPES)}"
+        rule = f"must be some of {', '.join(SCOPES)}" if scopes else "must be at least one"
         raise Invalid([{"field": "scopes", "rule": rule}])
     if by.token is not None and (beyond := sorted(set(scopes) - set(by.token.scopes))):
         raise ScopeMissing(scope=beyond[0])

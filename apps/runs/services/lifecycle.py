@@ -223,13 +223,14 @@ def requeue(run: Run, *, delay: timedelta, dispatches: int, why: Failure) -> Run
             "error": why.as_json(),
         },
     )
+    wait_s = round(delay.total_seconds())
     outbox.emit(
         EventType.RECOVERY_START,
         subject=subject_of(run),
         payload={
             "title": f"{run.name}: trying again",
             "detail": f"Attempt {run.attempts} ended with {why.code}; attempt {run.attempts + 1} "
-            f"starts in {max(0, round(delay.total_seconds()))} s.",
+            f"starts {f'in {wait_s} s' if wait_s > 0 else 'at once'}.",
         },
     )
     return RunState.QUEUED

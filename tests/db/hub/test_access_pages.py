@@ -12,7 +12,7 @@ from apps.events.models import AuditEntry
 from apps.identity.actor import Actor
 from apps.identity.matrix import MATRIX
 from apps.identity.models import ApiToken, Binding, SecondFactor, SignIn, User
-from apps.identity.services import bindings, departments, people, tokens
+from apps.identity.services import bindings, departments, people, proposals, tokens
 from apps.identity.types import Place, Role, Scope
 from tests.faces import session
 from tests.factories import (
@@ -531,3 +531,14 @@ def test_service_accounts_are_not_among_people_and_the_other_way_round(cast, pag
 
     assert listed == [account]
     assert "reports-robot" not in _text(page, "/access/people")
+
+
+def test_a_proposal_that_waits_is_announced_on_every_page_of_access(cast, settings):
+    settings.AOS_TWO_PERSON = False
+    assert "Proposals" not in session(cast.olivia).get("/access/people").content.decode()
+
+    proposals.propose(by=Actor(user=cast.olivia), user=cast.adam, reason="He runs it")
+
+    page = session(cast.olivia).get("/access/people").content.decode()
+    assert "Proposals" in page
+    assert '1<span class="aos-hidden"> waiting' in page
