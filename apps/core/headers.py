@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.http import HttpRequest, HttpResponseBase
+
+from apps.core.middleware import AsyncMiddleware
 
 Answer = Callable[[HttpRequest], Awaitable[HttpResponseBase]]
 
@@ -27,16 +28,8 @@ _ALWAYS: Final = {
 _NO_STORE: Final = "no-store, private"
 
 
-class HeadersMiddleware:
+class HeadersMiddleware(AsyncMiddleware):
     """Outside of everything that answers, static files included."""
-
-    async_capable = True
-    sync_capable = False
-
-    def __init__(self, get_response: Answer) -> None:
-        self.get_response = get_response
-        if iscoroutinefunction(get_response):
-            markcoroutinefunction(self)
 
     async def __call__(self, request: HttpRequest) -> HttpResponseBase:
         response = await self.get_response(request)

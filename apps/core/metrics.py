@@ -9,9 +9,10 @@ from collections.abc import Awaitable, Callable
 from time import perf_counter
 from typing import Final
 
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.http import HttpRequest, HttpResponseBase
 from prometheus_client import CollectorRegistry, Counter, Histogram
+
+from apps.core.middleware import AsyncMiddleware
 
 Answer = Callable[[HttpRequest], Awaitable[HttpResponseBase]]
 
@@ -38,16 +39,8 @@ LIMITED: Final = Counter(
 )
 
 
-class MetricsMiddleware:
+class MetricsMiddleware(AsyncMiddleware):
     """Counts every answer. Stands inside ``TraceMiddleware``, outside all others."""
-
-    async_capable = True
-    sync_capable = False
-
-    def __init__(self, get_response: Answer) -> None:
-        self.get_response = get_response
-        if iscoroutinefunction(get_response):
-            markcoroutinefunction(self)
 
     async def __call__(self, request: HttpRequest) -> HttpResponseBase:
         began = perf_counter()

@@ -13,8 +13,8 @@ from apps.core import memory, tenancy, tracing
 Answer = Callable[[HttpRequest], Awaitable[HttpResponseBase]]
 
 
-class TraceMiddleware:
-    """Open the server span, join the caller's trace if it sent one, and say which trace it was."""
+class AsyncMiddleware:
+    """What all of ours are: called with a request, from an event loop."""
 
     async_capable = True
     sync_capable = False
@@ -23,6 +23,13 @@ class TraceMiddleware:
         self.get_response = get_response
         if iscoroutinefunction(get_response):
             markcoroutinefunction(self)
+
+    async def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        return await self.get_response(request)
+
+
+class TraceMiddleware(AsyncMiddleware):
+    """Open the server span, join the caller's trace if it sent one, and say which trace it was."""
 
     async def __call__(self, request: HttpRequest) -> HttpResponseBase:
         parent = tracing.context_of({key.lower(): value for key, value in request.headers.items()})
@@ -37,16 +44,8 @@ class TraceMiddleware:
             return response
 
 
-class TenancyMiddleware:
+class TenancyMiddleware(AsyncMiddleware):
     """Show the request nobody's rows until its person is known (``tenancy.enter``)."""
-
-    async_capable = True
-    sync_capable = False
-
-    def __init__(self, get_response: Answer) -> None:
-        self.get_response = get_response
-        if iscoroutinefunction(get_response):
-            markcoroutinefunction(self)
 
     async def __call__(self, request: HttpRequest) -> HttpResponseBase:
         if tenancy.viewer() != tenancy.PLATFORM:
@@ -56,17 +55,9 @@ class TenancyMiddleware:
             return await self.get_response(request)
 
 
-class MemoryMiddleware:
+class MemoryMiddleware(AsyncMiddleware):
     """Let the request remember what it has asked once. The body of a stream is made after it, and asks
     anew."""
-
-    async_capable = True
-    sync_capable = False
-
-    def __init__(self, get_response: Answer) -> None:
-        self.get_response = get_response
-        if iscoroutinefunction(get_response):
-            markcoroutinefunction(self)
 
     async def __call__(self, request: HttpRequest) -> HttpResponseBase:
         with memory.kept():

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Collection
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any, Final
 
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.conf import settings
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
@@ -15,6 +14,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from apps.core import client, threshold
 from apps.core.errors import NotFromHere
 from apps.core.metrics import LIMITED
+from apps.core.middleware import AsyncMiddleware
 from apps.core.rest import faults
 
 Answer = Callable[[HttpRequest], Awaitable[HttpResponseBase]]
@@ -50,19 +50,8 @@ async def refuse(scope: dict[str, Any], receive: Any, send: Any) -> None:
     await threshold.refuse(NotFromHere(), scope, receive, send)
 
 
-class AdminNetworkMiddleware:
+class AdminNetworkMiddleware(AsyncMiddleware):
     """Keeps admin and Flower to their networks, by the route that was found, not by how it was spelt."""
-
-    async_capable = True
-    sync_capable = False
-
-    def __init__(self, get_response: Answer) -> None:
-        self.get_response = get_response
-        if iscoroutinefunction(get_response):
-            markcoroutinefunction(self)
-
-    async def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        return await self.get_response(request)
 
     def process_view(
         self, request: HttpRequest, _view: Any, _args: Any, _kwargs: Any

@@ -11,13 +11,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
+from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.http.request import split_domain_port, validate_host
 from django.shortcuts import render
 
 from apps.core.errors import ForeignOrigin
+from apps.core.middleware import AsyncMiddleware
 from apps.core.rest import faults
 from apps.core.rest.exceptions import problem_of
 from apps.core.rest.problems import MEDIA_TYPE
@@ -77,16 +78,8 @@ def comes_from_elsewhere(
     return not is_link
 
 
-class OriginMiddleware:
+class OriginMiddleware(AsyncMiddleware):
     """Refuses what another site's page asks."""
-
-    async_capable = True
-    sync_capable = False
-
-    def __init__(self, get_response: Answer) -> None:
-        self.get_response = get_response
-        if iscoroutinefunction(get_response):
-            markcoroutinefunction(self)
 
     async def __call__(self, request: HttpRequest) -> HttpResponseBase:
         headers = {name.lower(): value for name, value in request.headers.items()}

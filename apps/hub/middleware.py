@@ -6,13 +6,14 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 from urllib.parse import urlencode, urlsplit
 
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
+from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect
 from django.urls import reverse
 
 from apps.core.errors import NotAllowed
+from apps.core.middleware import AsyncMiddleware
 from apps.core.rest.faults import permission_denied
 from apps.hub.visiting import leading_to
 from apps.identity.errors import StepUpRequired
@@ -24,18 +25,11 @@ Answer = Callable[[HttpRequest], Awaitable[HttpResponseBase]]
 _NO_PAGES: Final = ("/api/", "/healthz", "/readyz", "/metrics", "/start")
 
 
-class FirstStartMiddleware:
+class FirstStartMiddleware(AsyncMiddleware):
     """While nobody owns the installation, lead every page to the first start."""
 
-    async_capable = True
-    sync_capable = False
-
-    def __init__(self, get_response: Answer) -> None:
-        self.get_response = get_response
-        # What is over is over for good, so it is asked for only until then.
-        self._is_over = False
-        if iscoroutinefunction(get_response):
-            markcoroutinefunction(self)
+    # What is over is over for good, so it is asked for only until then.
+    _is_over = False
 
     async def __call__(self, request: HttpRequest) -> HttpResponseBase:
         if not self._is_over and _is_page(request.path):
@@ -49,20 +43,9 @@ def _is_page(path: str) -> bool:
     return not path.startswith((*_NO_PAGES, settings.STATIC_URL))
 
 
-class StepUpMiddleware:
+class StepUpMiddleware(AsyncMiddleware):
     """Lead a page whose act needs a fresh proof to where it is given, and back to the page. What a
     service refuses and the page does not tell by itself is a 403."""
-
-    async_capable = True
-    sync_capable = False
-
-    def __init__(self, get_response: Answer) -> None:
-        self.get_response = get_response
-        if iscoroutinefunction(get_response):
-            markcoroutinefunction(self)
-
-    async def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        return await self.get_response(request)
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         """API views answer for themselves, so what comes here is a page's."""

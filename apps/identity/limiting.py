@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
 from apps.core import client, limits
 from apps.core.errors import TooManyRequests
 from apps.core.limits import Bucket, Taken
 from apps.core.metrics import LIMITED
+from apps.core.middleware import AsyncMiddleware
 from apps.core.rest import faults, sse
 from apps.identity import bearer
 from apps.identity.errors import TokenInvalid
@@ -56,16 +56,8 @@ FREE: Final = frozenset({"healthz"})
 _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
-class LimitMiddleware:
+class LimitMiddleware(AsyncMiddleware):
     """Refuse what comes too often, and tell the others how much is left."""
-
-    async_capable = True
-    sync_capable = False
-
-    def __init__(self, get_response: Answer) -> None:
-        self.get_response = get_response
-        if iscoroutinefunction(get_response):
-            markcoroutinefunction(self)
 
     async def __call__(self, request: HttpRequest) -> HttpResponseBase:
         response = await self.get_response(request)

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import Any
 
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
+from asgiref.sync import sync_to_async
 from django.http import HttpRequest, HttpResponseBase
 
+from apps.core.middleware import AsyncMiddleware
 from apps.identity import denials, lifetime
 
-Answer = Callable[[HttpRequest], Awaitable[HttpResponseBase]]
 
-
-class DenialMiddleware:
+class DenialMiddleware(AsyncMiddleware):
     """Put on record what was refused to the request."""
-
-    async_capable = True
-    sync_capable = False
-
-    def __init__(self, get_response: Answer) -> None:
-        self.get_response = get_response
-        if iscoroutinefunction(get_response):
-            markcoroutinefunction(self)
 
     async def __call__(self, request: HttpRequest) -> HttpResponseBase:
         with denials.collected() as found:
@@ -32,19 +22,8 @@ class DenialMiddleware:
         return response
 
 
-class ActivityMiddleware:
+class ActivityMiddleware(AsyncMiddleware):
     """Keeps the session of a person who does something."""
-
-    async_capable = True
-    sync_capable = False
-
-    def __init__(self, get_response: Answer) -> None:
-        self.get_response = get_response
-        if iscoroutinefunction(get_response):
-            markcoroutinefunction(self)
-
-    async def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        return await self.get_response(request)
 
     def process_view(self, request: HttpRequest, _view: Any, _args: Any, _kwargs: Any) -> None:
         if request.session.session_key and lifetime.is_act(request):
