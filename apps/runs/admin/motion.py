@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from django.contrib import admin
@@ -36,26 +37,19 @@ class _OfRun(Window):
     id_columns = ("run__public_id", "run__trace_id")
     search_fields = ["run__name__istartswith"]
     list_select_related = ["run"]
+    ordering = ["-run_id"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         return super().get_queryset(request).defer("run__spec", "run__trace", "run__result")
 
+    def get_list_display_links(
+        self, request: HttpRequest, list_display: Sequence[str]
+    ) -> list[str]:
+        """The first column is a link to the run already, so the second one leads to the row."""
+        return [list_display[1] if list_display[0] == "run_link" else list_display[0]]
+
     @display(description="run")
-    def run_link(
-        self,
-        row: Attempt
-        | RunLease
-        | ReadyRun
-        | ScheduledRun
-        | Artifact
-        | DeadLetter
-        | WaitingRun
-        | Dependency
-        | RunDeadline
-        | ChildRun
-        | Budget
-        | Share,
-    ) -> SafeString:
+    def run_link(self, row: Any) -> SafeString:
         url = reverse("admin:runs_run_change", args=[row.run_id])
         return format_html('<a href="{}">{}</a>', url, row.run.name)
 
@@ -73,7 +67,6 @@ class AttemptAdmin(_OfRun):
         "finished_at",
         "outcome",
     ]
-    list_display_links = ["number"]
     list_filter = ["outcome"]
     search_fields = ["run__name__istartswith", "worker_name"]
     ordering = ["-id"]
@@ -85,7 +78,6 @@ class RunLeaseAdmin(_OfRun):
 
     icon = "lock_clock"
     list_display = ["run_link", "token", "state", "worker", "dispatched_at", "hard_deadline"]
-    list_display_links = ["token"]
     list_filter = ["state"]
     list_select_related = ["run", "worker"]
     search_fields = ["run__name__istartswith", "worker__name"]
@@ -98,7 +90,6 @@ class ReadyRunAdmin(_OfRun):
 
     icon = "hourglass_top"
     list_display = ["run_link", "lane", "seq", "dispatches", "is_parked"]
-    list_display_links = ["seq"]
     list_filter = [("gate", admin.EmptyFieldListFilter)]
     list_select_related = ["run", "lane"]
     ordering = ["seq"]
@@ -114,7 +105,6 @@ class ScheduledRunAdmin(_OfRun):
 
     icon = "schedule"
     list_display = ["run_link", "due_at", "dispatches"]
-    list_display_links = ["due_at"]
     ordering = ["due_at"]
 
 
@@ -174,10 +164,8 @@ class DeadLetterAdmin(_OfRun):
     section = "Work"
     icon = "skull"
     list_display = ["run_link", "code", "project", "written_at", "settled_at"]
-    list_display_links = ["code"]
     list_filter = [("settled_at", admin.EmptyFieldListFilter)]
     list_select_related = ["run", "project"]
-    ordering = ["-run_id"]
 
 
 @admin.register(Limit, site=site)
@@ -217,7 +205,6 @@ class WaitingRunAdmin(_OfRun):
 
     icon = "hourglass_pause"
     list_display = ["run_link", "open", "due_at", "verdict"]
-    list_display_links = ["open"]
     ordering = ["run_id"]
 
 
@@ -227,7 +214,6 @@ class DependencyAdmin(_OfRun):
 
     icon = "account_tree"
     list_display = ["run_link", "on", "on_failure"]
-    list_display_links = ["on_failure"]
     list_filter = ["on_failure"]
     list_select_related = ["run", "on"]
     ordering = ["-id"]
@@ -239,7 +225,6 @@ class RunDeadlineAdmin(_OfRun):
 
     icon = "timer"
     list_display = ["run_link", "at"]
-    list_display_links = ["at"]
     ordering = ["at"]
 
 
@@ -249,11 +234,9 @@ class ChildRunAdmin(_OfRun):
 
     icon = "family_history"
     list_display = ["run_link", "parent", "depth", "key", "on_parent_end", "doomed_at"]
-    list_display_links = ["depth"]
     list_filter = ["on_parent_end"]
     list_select_related = ["run", "parent"]
     search_fields = ["run__name__istartswith", "=key"]
-    ordering = ["-run_id"]
 
 
 @admin.register(Budget, site=site)
@@ -262,8 +245,6 @@ class BudgetAdmin(_OfRun):
 
     icon = "savings"
     list_display = ["run_link", "granted_s", "taken_s"]
-    list_display_links = ["granted_s"]
-    ordering = ["-run_id"]
 
 
 @admin.register(Share, site=site)
@@ -272,6 +253,4 @@ class ShareAdmin(_OfRun):
 
     icon = "pie_chart"
     list_display = ["run_link", "budget", "held_s", "used_s"]
-    list_display_links = ["held_s"]
     list_select_related = ["run", "budget"]
-    ordering = ["-run_id"]
