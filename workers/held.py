@@ -131,18 +131,14 @@ class Held:
             if self._is_killed:  # meanwhile
                 self._sandbox.kill()
         elif self._is_paused and self._pk:
-            if not tracking.resumed(self._pk):
-                raise SandboxKilled
-            self._sandbox.resume()
+            go_on(self._pk, self._sandbox)
         self._is_paused = False
         return self._sandbox
 
     def _pause(self) -> None:
         if self._sandbox is None or self._pk is None or self._is_paused:
             return
-        self._sandbox.pause()
-        if not tracking.paused(self._pk):
-            raise SandboxKilled
+        stand_still(self._pk, self._sandbox)
         self._is_paused = True
         failpoints.hit(Place.SNAPSHOT_PAUSED)
 
@@ -182,6 +178,20 @@ class Held:
                 tracking.gone(self._pk)
             self._pk = self._sandbox = None
             self._is_killed = True
+
+
+def stand_still(pk: UUID, sandbox: Sandbox) -> None:
+    """Pause it, and say so. Raises ``SandboxKilled`` when somebody wrote the sandbox off."""
+    sandbox.pause()
+    if not tracking.paused(pk):
+        raise SandboxKilled
+
+
+def go_on(pk: UUID, sandbox: Sandbox) -> None:
+    """Say that it goes on, and let it. Raises ``SandboxKilled`` for one that must not."""
+    if not tracking.resumed(pk):
+        raise SandboxKilled
+    sandbox.resume()
 
 
 def _kept(pk: UUID, sandbox: Sandbox, limits: SnapshotLimits) -> Contents:

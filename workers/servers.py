@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeVar
+from uuid import UUID
 
 import anyio
 import anyio.to_thread
@@ -24,6 +25,7 @@ from django.db import connection
 from apps.sandboxes.models import Sandbox as Row
 from apps.sandboxes.services import tracking
 from apps.sandboxes.stdio import LineLost
+from workers.held import go_on, stand_still
 from workers.sandbox.base import Command, Sandbox, SandboxDriver, SandboxSpec
 from workers.sandbox.channel import Channel, LineClosed
 from workers.sandbox.errors import SandboxError, SandboxKilled
@@ -148,28 +150,18 @@ class ServerLine(ChannelLine):
         self._sandbox = sandbox
 
     async def rest(self) -> None:
-        await self._shielded(self._pause)
+        await self._shielded(stand_still)
 
     async def wake(self) -> None:
-        await self._shielded(self._resume)
+        await self._shielded(go_on)
 
-    async def _shielded(self, act: Callable[[], None]) -> None:
+    async def _shielded(self, act: Callable[[UUID, Sandbox], None]) -> None:
         # Cancelled halfway, the row would say something else than the engine.
         with anyio.CancelScope(shield=True):
             try:
-                await _in_thread(partial(act))
+                await _in_thread(partial(act, self._row.pk, self._sandbox))
             except SandboxError as error:
                 raise LineLost from error
-
-    def _pause(self) -> None:
-        self._sandbox.pause()
-        if not tracking.paused(self._row.pk):
-            raise SandboxKilled
-
-    def _resume(self) -> None:
-        if not tracking.resumed(self._row.pk):
-            raise SandboxKilled
-        self._sandbox.resume()
 
 
 async def _in_thread(act: partial[_T]) -> _T:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, ip_network
 from typing import Final
 
+from apps.core import networks as core_networks
 from apps.core.errors import Invalid
+from apps.core.networks import Network
 
 MOST: Final = 20
 _MAPPED_BITS: Final = 96
@@ -28,7 +30,7 @@ def normal(networks: Iterable[str]) -> list[str]:
     return sorted(found)
 
 
-def _plain(network: IPv4Network | IPv6Network) -> IPv4Network | IPv6Network:
+def _plain(network: Network) -> Network:
     """A network of IPv4 that is written within IPv6 is the one of IPv4: no client comes from the other."""
     mapped = getattr(network.network_address, "ipv4_mapped", None)
     if mapped is None or network.prefixlen < _MAPPED_BITS:
@@ -43,11 +45,4 @@ def includes(networks: list[str], address: str | None) -> bool:
     """
     if not networks:
         return True
-    try:
-        found = ip_address(address or "")
-    except ValueError:
-        return False
-    # A dual-stack server sees IPv4 clients as ::ffff:192.0.2.1.
-    if isinstance(found, IPv6Address) and found.ipv4_mapped is not None:
-        found = found.ipv4_mapped
-    return any(found in ip_network(network) for network in networks)
+    return core_networks.includes([ip_network(network) for network in networks], address)

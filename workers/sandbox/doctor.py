@@ -14,7 +14,6 @@ import secrets
 import stat
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -92,7 +91,7 @@ def examine(
 ) -> Iterator[Finding]:
     """Everything worth saying; a good host yields nothing. Raises nothing but bugs."""
     try:
-        with _client() as api:
+        with engine.session(timeout_s=_ENGINE_TIMEOUT_S) as api:
             yield from _engine_findings(api)
             yield from _socket_findings()
             for profile in profiles.values():
@@ -102,16 +101,6 @@ def examine(
     except SandboxError as error:
         hint = "Start the engine, or let this user reach its socket (group docker)."
         yield _error("engine_unreachable", str(error), hint)
-
-
-@contextmanager
-def _client() -> Iterator[docker.APIClient]:
-    api = engine.connect(timeout_s=_ENGINE_TIMEOUT_S)
-    try:
-        with engine.said_plainly():
-            yield api
-    finally:
-        api.close()
 
 
 def _engine_findings(api: docker.APIClient) -> Iterator[Finding]:

@@ -56,6 +56,17 @@ def said_plainly() -> Iterator[None]:
         raise SandboxUnavailable(driver="docker", detail=one_line(error)) from error
 
 
+@contextmanager
+def session(*, timeout_s: int) -> Iterator[docker.APIClient]:
+    """A client for a while, with everything that goes wrong said plainly."""
+    api = connect(timeout_s=timeout_s)
+    try:
+        with said_plainly():
+            yield api
+    finally:
+        api.close()
+
+
 def find_image(api: docker.APIClient, image: str) -> dict[str, Any] | None:
     """What the engine knows of an image, or None when it does not have it."""
     try:

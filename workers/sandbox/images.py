@@ -97,7 +97,7 @@ def folder_digest(name: str) -> str:
 
 
 def state(name: str) -> ImageState:
-    with _engine() as api:
+    with engine.session(timeout_s=_ENGINE_TIMEOUT_S) as api:
         found = engine.find_image(api, tag_of(name)) or {}
     marks = dict(found["Config"].get("Labels") or {}) if found else None
     return ImageState(
@@ -114,7 +114,7 @@ def state(name: str) -> ImageState:
 
 def strange(tag: str) -> ImageState:
     """The same of an image that is not built from a folder of ours."""
-    with _engine() as api:
+    with engine.session(timeout_s=_ENGINE_TIMEOUT_S) as api:
         found = engine.find_image(api, tag) or {}
     return ImageState(
         name="",
@@ -138,7 +138,7 @@ def build(
     tag, digest = tag_of(name), folder_digest(name)
     if parent := _parent(name):
         build(parent, progress=progress, offline_base=offline_base)
-    with _engine() as api:
+    with engine.session(timeout_s=_ENGINE_TIMEOUT_S) as api:
         marks = _labels(api, tag)
         if not force and marks and marks.get(DIGEST_LABEL) == digest:
             return Built(tag=tag, is_new=False)
@@ -378,16 +378,6 @@ def _files(name: str) -> list[tuple[Path, str]]:
 
 
 # --- the engine ---
-
-
-@contextmanager
-def _engine() -> Iterator[docker.APIClient]:
-    api = engine.connect(timeout_s=_ENGINE_TIMEOUT_S)
-    try:
-        with engine.said_plainly():
-            yield api
-    finally:
-        api.close()
 
 
 def _labels(api: docker.APIClient, image: str) -> dict[str, str] | None:

@@ -32,10 +32,7 @@ def change(*, by: Actor, old: str, new: str, keep_session: str | None) -> None:
     user = User.objects.select_for_update(no_key=True).get(pk=by.user.pk)
     if not user.check_password(old):
         raise Invalid([{"field": "old", "rule": "is not your password"}])
-    try:
-        validate_password(new, user)
-    except ValidationError as error:
-        raise Invalid([{"field": "new", "rule": " ".join(error.messages)}]) from error
+    _require_good(new, user)
     _store(user, new)
     outbox.audit(by.ref, "user.password", resource_type="user", resource_id=user.pk)
     others = SignIn.objects.filter(user=user).exclude(session_key=keep_session)
@@ -80,10 +77,7 @@ def choose(*, by: Actor, new: str) -> None:
     user = User.objects.select_for_update(no_key=True).get(pk=by.user.pk)
     if user.check_password(new):
         raise Invalid([{"field": "new", "rule": "is the one you were given; choose your own"}])
-    try:
-        validate_password(new, user)
-    except ValidationError as error:
-        raise Invalid([{"field": "new", "rule": " ".join(error.messages)}]) from error
+    _require_good(new, user)
     user.first_password_until = None
     _store(user, new)
     outbox.audit(by.ref, "user.password", resource_type="user", resource_id=user.pk)
@@ -97,10 +91,7 @@ def reset(*, user: User, new: str) -> None:
     """
     if user.is_service_account:
         raise Invalid([{"field": "user", "rule": "is a service account, which has no password"}])
-    try:
-        validate_password(new, user)
-    except ValidationError as error:
-        raise Invalid([{"field": "new", "rule": " ".join(error.messages)}]) from error
+    _require_good(new, user)
     user.first_password_until = None
     _store(user, new)
     by = platform("shell", organization_id=user.organization_id)
@@ -123,6 +114,13 @@ def refresh(user: User, raw: str) -> None:
         outbox.audit(
             Actor(user=user).ref, "user.password_rehash", resource_type="user", resource_id=user.pk
         )
+
+
+def _require_good(new: str, user: User) -> None:
+    try:
+        validate_password(new, user)
+    except ValidationError as error:
+        raise Invalid([{"field": "new", "rule": " ".join(error.messages)}]) from error
 
 
 def _store(user: User, raw: str) -> None:

@@ -129,6 +129,15 @@ def _submit_child(
     )
 
 
+_SUBMISSION: dict[str, Any] = {
+    "tags": ["Runs"],
+    "parameters": [KEY_HEADER],
+    "request": SubmissionRequestSerializer,
+    "responses": ACCEPTED | problems(400, 404, 409, 413, 415, 422),
+    "examples": [TASK, RUN],
+}
+
+
 class RunSubmission(APIView):
     actions = {"post": "run.submit"}
 
@@ -136,11 +145,7 @@ class RunSubmission(APIView):
         operation_id="run_submit",
         summary="Submit a run",
         description="Stored before it is acknowledged: an accepted run is not lost.",
-        tags=["Runs"],
-        parameters=[KEY_HEADER],
-        request=SubmissionRequestSerializer,
-        responses={**ACCEPTED, **problems(400, 404, 409, 413, 415, 422)},
-        examples=[TASK, RUN],
+        **_SUBMISSION,
     )
     def post(self, request: Request) -> Response:
         return submit(request)
@@ -168,11 +173,7 @@ class RunCollection(ListAPIView[Run]):
     @extend_schema(
         operation_id="runs_submit",
         summary="Submit a run (the same as POST /api/run)",
-        tags=["Runs"],
-        parameters=[KEY_HEADER],
-        request=SubmissionRequestSerializer,
-        responses={**ACCEPTED, **problems(400, 404, 409, 413, 415, 422)},
-        examples=[TASK, RUN],
+        **_SUBMISSION,
     )
     def post(self, request: Request) -> Response:
         return submit(request)

@@ -1,17 +1,19 @@
-"""What a run does in its person's name, on the audit record.
+"""What runs do in their persons' names, and what the engine does to many runs, on the audit record.
 
-The actor of such an entry is the whole chain: the person the run works for, its agent, the run.
+The actor of what a run does is the whole chain: the person the run works for, its agent, the run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from uuid import UUID
 
 from django.db import transaction
 
 from apps.events.services import outbox
-from apps.events.types import ActorRef
+from apps.events.types import ActorRef, platform
 from apps.identity import denials
 from apps.identity.actor import Actor
 from apps.runs.models import Run
@@ -52,3 +54,18 @@ def refused(started: Started, action: str, *, reason: str, detail: Mapping[str, 
         resource_id=action,
         detail={"reason": reason, "project": run.project_id, **detail},
     )
+
+
+def by_engine(action: str, runs: Iterable[Run]) -> None:
+    """Record what the engine did to runs, once for each of their organizations."""
+    homes: dict[UUID, list[str]] = defaultdict(list)
+    for run in runs:
+        homes[run.organization_id].append(str(run.public_id))
+    for organization_id, ids in homes.items():
+        outbox.audit(
+            platform("engine", organization_id=organization_id),
+            action,
+            resource_type="organization",
+            resource_id=organization_id,
+            detail={"count": len(ids), "runs": ids},
+        )

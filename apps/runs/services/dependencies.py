@@ -9,19 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Final
 from uuid import UUID
 
 from django.db import transaction
 
 from apps.core.errors import AosError, Invalid
-from apps.events.services import outbox
-from apps.events.types import platform
 from apps.identity.actor import Actor
 from apps.identity.models import User
 from apps.runs.models import Dependency, ReadyRun, Run, ScheduledRun, WaitingRun
-from apps.runs.services import leadership, lifecycle
+from apps.runs.services import acts, leadership, lifecycle
 from apps.runs.services.leadership import Seat
 from apps.runs.types import FINAL, Failure, Need, OnFailure, RunState, TaskSpec
 
@@ -139,28 +136,13 @@ def _end_decided(seat: Seat) -> int:
         ]
         if ends:
             lifecycle.close_waiting(ends, state)
-    _record(runs)
+    acts.by_engine("run.dependency_failed", runs)
     return len(runs)
 
 
 def _why(cause: Run | None, code: str) -> Failure:
     told = f"{cause.name} ({cause.public_id}), which ended {cause.state}" if cause else "a run"
     return Failure(code=code, detail=f"It depends on {told}.")
-
-
-def _record(runs: Sequence[Run]) -> None:
-    def home(run: Run) -> UUID:
-        return run.organization_id
-
-    for organization_id, group in groupby(sorted(runs, key=home), key=home):
-        ids = [str(run.public_id) for run in group]
-        outbox.audit(
-            platform("engine", organization_id=organization_id),
-            "run.dependency_failed",
-            resource_type="organization",
-            resource_id=organization_id,
-            detail={"count": len(ids), "runs": ids},
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,18 +7,14 @@ A trigger notes whom it concerns, in the statement that ends the parent or asks 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import groupby
 from typing import Final
-from uuid import UUID
 
 from django.db import transaction
 
 from apps.core import doorbell
-from apps.events.services import outbox
-from apps.events.types import platform
 from apps.runs.kin_models import ChildRun
 from apps.runs.models import Run, RunLease
-from apps.runs.services import control, leadership, lifecycle
+from apps.runs.services import acts, control, leadership, lifecycle
 from apps.runs.services.leadership import Seat
 from apps.runs.types import Failure, RunState
 
@@ -56,7 +52,7 @@ def _end(seat: Seat) -> int:
         control.ask_worker(*held)
         _ask_since(held, rows)
     ChildRun.objects.filter(run__in=runs).update(doomed_at=None)
-    _record([*(run for run, _ in waiting), *held])
+    acts.by_engine("run.cancel_children", [*(run for run, _ in waiting), *held])
     doorbell.ring_on_commit(doorbell.ENGINE)
     return len(runs)
 
@@ -71,18 +67,3 @@ def _why(child: ChildRun) -> Failure:
     parent = child.parent
     detail = f"Its parent {parent.name} ({parent.public_id}) has ended or was cancelled."
     return Failure(code="parent_ended", detail=detail)
-
-
-def _record(runs: Sequence[Run]) -> None:
-    def home(run: Run) -> UUID:
-        return run.organization_id
-
-    for organization_id, group in groupby(sorted(runs, key=home), key=home):
-        ids = [str(run.public_id) for run in group]
-        outbox.audit(
-            platform("engine", organization_id=organization_id),
-            "run.cancel_children",
-            resource_type="organization",
-            resource_id=organization_id,
-            detail={"count": len(ids), "runs": ids},
-        )

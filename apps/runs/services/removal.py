@@ -128,24 +128,23 @@ def _remove_of(seat: Seat, organization_id: UUID, *, days: int, stop: Callable[[
         (window,) = sql.fetch(SQL["window"], look)
         if window["upto"] is None:
             break
-        removed += _remove(seat, look | {"upto": window["upto"]}, days=days, cutoff=cutoff)
+        with transaction.atomic():
+            leadership.require(seat)
+            gone = sql.execute(SQL["remove"], look | {"upto": window["upto"]})
+            if gone:
+                _record(organization_id, count=gone, days=days, cutoff=cutoff)
+        removed += gone
         after = window["upto"]
         if window["is_last"]:
             break
     return removed
 
 
-@transaction.atomic
-def _remove(seat: Seat, among: dict[str, object], *, days: int, cutoff: datetime) -> int:
-    leadership.require(seat)
-    removed = sql.execute(SQL["remove"], among)
-    if removed:
-        home = among["organization"]
-        outbox.audit(
-            platform("engine", organization_id=UUID(str(home))),
-            "run.remove_ended",
-            resource_type="organization",
-            resource_id=str(home),
-            detail={"count": removed, "days": days, "ended_before": cutoff.isoformat()},
-        )
-    return removed
+def _record(organization_id: UUID, *, count: int, days: int, cutoff: datetime) -> None:
+    outbox.audit(
+        platform("engine", organization_id=organization_id),
+        "run.remove_ended",
+        resource_type="organization",
+        resource_id=organization_id,
+        detail={"count": count, "days": days, "ended_before": cutoff.isoformat()},
+    )
