@@ -1,9 +1,20 @@
 from __future__ import annotations
 
+import docker
 import pytest
 
 from apps.runs.models import Run
+from tests.contracts.engine import required_driver
 from tests.support.platform import Platform
+
+
+@pytest.fixture
+def engine():
+    """Docker's engine; there is a driver for it, or the test is skipped."""
+    required_driver().close()
+    client = docker.APIClient(version="auto")
+    yield client
+    client.close()
 
 
 @pytest.fixture

@@ -5,28 +5,19 @@ from __future__ import annotations
 import time
 from uuid import uuid4
 
-import docker
 import pytest
 
 from apps.runs.models import RunEvent
 from apps.runs.types import EventKind
 from apps.sandboxes.models import Sandbox
 from apps.sandboxes.types import SandboxState
-from tests.contracts.engine import IMAGE, required_driver
+from tests.contracts.engine import IMAGE
 from tests.factories import make_actor, make_agent, make_project, make_run
 from tests.support.platform import SLOW, kill, wait_for
 
 pytestmark = [pytest.mark.processes, pytest.mark.slow, pytest.mark.docker]
 
 EGRESS = {"mode": "allowlist", "allow": ["api.example.com"]}
-
-
-@pytest.fixture
-def engine():
-    required_driver().close()
-    client = docker.APIClient(version="auto")
-    yield client
-    client.close()
 
 
 @pytest.fixture

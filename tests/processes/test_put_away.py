@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 
-import docker
 import pytest
 
 from apps.core.failpoints import Action, Place
@@ -14,7 +13,6 @@ from apps.runs.models import Attempt, Run, RunEvent
 from apps.runs.types import EventKind, RunState
 from apps.sandboxes.models import Sandbox
 from apps.sandboxes.types import SandboxState
-from tests.contracts.engine import required_driver
 from tests.factories import make_actor, make_agent, make_project, make_run
 from tests.support.platform import kill, wait_for
 
@@ -42,14 +40,6 @@ pathlib.Path(os.environ["AOS_OUT"], "begun.txt").write_text(str(begun))
     "sandbox": {"memory_mb": 64},
     "keep_workspace": True,
 }
-
-
-@pytest.fixture
-def engine():
-    required_driver().close()
-    client = docker.APIClient(version="auto")
-    yield client
-    client.close()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from ipaddress import ip_network
 
 import pytest
@@ -14,6 +13,7 @@ from apps.core import networks
 from apps.identity.types import Role
 from tests.faces import session
 from tests.factories import make_user
+from tests.support.asgi import ask
 
 HOME = [ip_network("10.0.0.0/8"), ip_network("2001:db8:1::/48"), ip_network("192.0.2.7")]
 
@@ -57,27 +57,7 @@ def test_every_other_form_is_not(address):
 
 async def status_of(path, host, **headers):
     """The status of a request that reaches the application from this address."""
-    waiting, sent = [{"type": "http.request", "body": b"", "more_body": False}], []
-
-    async def receive():
-        if not waiting:
-            await asyncio.Event().wait()
-        return waiting.pop()
-
-    async def send(message):
-        sent.append(message)
-
-    scope = {
-        "type": "http",
-        "method": "GET",
-        "path": path,
-        "query_string": b"",
-        "scheme": "http",
-        "client": (host, 4711) if host else None,
-        "headers": [(b"host", b"127.0.0.1")]
-        + [(name.encode(), value.encode()) for name, value in headers.items()],
-    }
-    await application(scope, receive, send)
+    sent = await ask(path, host=host, headers=headers)
     return sent[0]["status"]
 
 

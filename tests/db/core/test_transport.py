@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 from pathlib import Path
@@ -10,8 +9,8 @@ from pathlib import Path
 import pytest
 from django.test import Client
 
-from aos_project.asgi import application
 from apps.core import transport
+from tests.support.asgi import ask
 
 ROOT = Path(__file__).parents[3]
 PROXY = ("HTTP_X_FORWARDED_PROTO", "https")
@@ -32,32 +31,7 @@ def exempt():
 
 
 async def answer(path, *, kind="http", scheme="http", **headers):
-    waiting = [{"type": "http.request", "body": b"", "more_body": False}]
-    if kind == "websocket":
-        waiting = [{"type": "websocket.connect"}]
-    sent = []
-
-    async def receive():
-        if not waiting:
-            await asyncio.Event().wait()
-        return waiting.pop()
-
-    async def send(message):
-        sent.append(message)
-
-    scope = {
-        "type": kind,
-        "method": "GET",
-        "path": path,
-        "query_string": b"",
-        "scheme": scheme,
-        "client": ("127.0.0.1", 4711),
-        "subprotocols": [],
-        "headers": [(b"host", b"127.0.0.1")]
-        + [(name.encode(), value.encode()) for name, value in headers.items()],
-    }
-    await application(scope, receive, send)
-    return sent
+    return await ask(path, kind=kind, scheme=scheme, headers=headers)
 
 
 @pytest.mark.parametrize("path", ["/api/schema", "/api/runs", "/api", "/api/nowhere"])

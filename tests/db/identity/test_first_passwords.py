@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
 
 import pyotp
 import pytest
@@ -42,17 +41,6 @@ def nina(cast):
     return people.add(
         by=Actor(user=cast.olivia), username="nina", email="nina@x.test", password=FIRST
     )
-
-
-@pytest.fixture
-def now(monkeypatch):
-    state = {"at": clock.now().replace(microsecond=0)}
-    monkeypatch.setattr(clock, "now", lambda: state["at"])
-
-    def later(**by):
-        state["at"] += timedelta(**by)
-
-    return later
 
 
 def enter(name, password):

@@ -33,16 +33,10 @@ def person():
 
 
 @pytest.fixture
-def later(monkeypatch):
-    """A clock that stands still until it is moved, for us and for Django's sessions."""
-    state = {"at": clock.now().replace(microsecond=0)}
-    monkeypatch.setattr(clock, "now", lambda: state["at"])
-    monkeypatch.setattr(timezone, "now", lambda: state["at"])
-
-    def move(**by):
-        state["at"] += timedelta(**by)
-
-    return move
+def later(now, monkeypatch):
+    """The same clock for Django's sessions."""
+    monkeypatch.setattr(timezone, "now", clock.now)
+    return now
 
 
 def sign_in(person):

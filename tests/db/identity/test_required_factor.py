@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
 
 import pyotp
 import pytest
@@ -34,17 +33,6 @@ def _required(settings):
 @pytest.fixture
 def person():
     return make_user(role=Role.OWNER, password=make_password(PASSWORD))
-
-
-@pytest.fixture
-def now(monkeypatch):
-    state = {"at": clock.now().replace(microsecond=0)}
-    monkeypatch.setattr(clock, "now", lambda: state["at"])
-
-    def later(**by):
-        state["at"] += timedelta(**by)
-
-    return later
 
 
 def enter(name, password=PASSWORD):

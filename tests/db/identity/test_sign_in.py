@@ -40,18 +40,6 @@ def person():
     return make_user(role=Role.ADMIN, password=make_password(PASSWORD))
 
 
-@pytest.fixture
-def now(monkeypatch):
-    """A clock that stands still until it is moved."""
-    state = {"at": clock.now().replace(microsecond=0)}
-    monkeypatch.setattr(clock, "now", lambda: state["at"])
-
-    def later(**by):
-        state["at"] += timedelta(**by)
-
-    return later
-
-
 def sign_in(person, *, password=PASSWORD, browser=None, **extra):
     browser = browser or Client(headers={"User-Agent": FIREFOX})
     answer = browser.post("/login", {"username": person.username, "password": password, **extra})

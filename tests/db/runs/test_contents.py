@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from io import StringIO
 
@@ -16,7 +17,7 @@ from apps.core import blobs, clock
 from apps.core.blobs.folder import FolderStore
 from apps.core.errors import ContentGone
 from apps.runs.models import Artifact
-from apps.runs.services import contents, leadership
+from apps.runs.services import contents
 from tests.faces import api
 from tests.factories import (
     make_artifact,
@@ -26,6 +27,8 @@ from tests.factories import (
     make_user,
     unwatched,
 )
+from tests.support.platform import wait_for
+from tests.support.threads import apart
 from workers.engine.janitor import Janitor
 
 pytestmark = pytest.mark.django_db
@@ -172,45 +175,39 @@ def test_nothing_is_removed_while_a_transaction_of_that_moment_is_under_way():
             cursor.execute("SELECT 1")
             begun.set()
             go_on.wait(30)
-        connection.close()
 
-    thread = threading.Thread(target=other)
-    thread.start()
-    begun.wait(30)
-    try:
-        assert contents.remove_unreferred(patience_s=0.5).count == 0
-        assert is_kept(sha256)
-    finally:
-        go_on.set()
-        thread.join()
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(apart, other)
+        begun.wait(30)
+        try:
+            assert contents.remove_unreferred(patience_s=0.5).count == 0
+            assert is_kept(sha256)
+        finally:
+            go_on.set()
 
     assert contents.remove_unreferred(patience_s=30).count == 1
 
 
 @pytest.mark.django_db(transaction=True)
-def test_the_janitor_works_only_while_its_engine_leads():
+def test_the_janitor_works_only_while_its_engine_leads(seat, monkeypatch):
     sha256 = age(store(b"old"))
-    janitor = Janitor(first_after_s=0.01)
-    seat = leadership.take("test")
+    janitor, halted = Janitor(first_after_s=0.01), threading.Event()
+    wait = janitor._leading.wait
+
+    def lose_the_lead_first():
+        if not halted.is_set():
+            janitor.work(None)
+            halted.set()
+        return wait()
+
+    monkeypatch.setattr(janitor._leading, "wait", lose_the_lead_first)
     janitor.work(seat)
-    janitor._leading.clear()
-    janitor._thread.join(0.3)
-    assert is_kept(sha256) or janitor._thread.is_alive()
+    assert halted.wait(30)
+    assert is_kept(sha256)
 
     janitor.work(seat)
-    done = threading.Event()
-    watcher = threading.Thread(target=lambda: _until(lambda: not is_kept(sha256), done))
-    watcher.start()
-    assert done.wait(30)
+    wait_for("the janitor", lambda: not is_kept(sha256))
     janitor.stop()
-    watcher.join()
-
-
-def _until(holds, done):
-    while not holds():
-        if done.wait(0.05):
-            return
-    done.set()
 
 
 def test_the_command_counts_and_removes():
