@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import Final
 
 from django.http import HttpRequest, HttpResponseBase
 
 from apps.core.middleware import AsyncMiddleware
-
-Answer = Callable[[HttpRequest], Awaitable[HttpResponseBase]]
 
 # What our pages never ask of a browser, so that nothing that gets into them can.
 _FEATURES: Final = (

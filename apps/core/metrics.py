@@ -5,7 +5,6 @@ Labels are few and closed: a route's pattern, never its path; no ids, names or q
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from time import perf_counter
 from typing import Final
 
@@ -13,8 +12,6 @@ from django.http import HttpRequest, HttpResponseBase
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from apps.core.middleware import AsyncMiddleware
-
-Answer = Callable[[HttpRequest], Awaitable[HttpResponseBase]]
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 

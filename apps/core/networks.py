@@ -3,13 +3,13 @@ Flower. Empty lets everybody in."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Collection
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any, Final
 
 from django.conf import settings
 from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.http import HttpRequest, HttpResponse
 
 from apps.core import client, threshold
 from apps.core.errors import NotFromHere
@@ -17,7 +17,6 @@ from apps.core.metrics import LIMITED
 from apps.core.middleware import AsyncMiddleware
 from apps.core.rest import faults
 
-Answer = Callable[[HttpRequest], Awaitable[HttpResponseBase]]
 Network = IPv4Network | IPv6Network
 
 # Who watches the process must reach it from wherever it is watched.

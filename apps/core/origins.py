@@ -7,7 +7,7 @@ us is left. Programs that bring a token of their own are nobody's browser.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -22,8 +22,6 @@ from apps.core.middleware import AsyncMiddleware
 from apps.core.rest import faults
 from apps.core.rest.exceptions import problem_of
 from apps.core.rest.problems import MEDIA_TYPE
-
-Answer = Callable[[HttpRequest], Awaitable[HttpResponseBase]]
 
 _OURS: Final = frozenset({"same-origin", "none"})
 _PORTS: Final = {"http": 80, "https": 443}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import Final
 from urllib.parse import urlencode, urlsplit
 
@@ -18,8 +17,6 @@ from apps.core.rest.faults import permission_denied
 from apps.hub.visiting import leading_to
 from apps.identity.errors import StepUpRequired
 from apps.identity.services import installation
-
-Answer = Callable[[HttpRequest], Awaitable[HttpResponseBase]]
 
 # Not pages: programs ask here, and get their own answers.
 _NO_PAGES: Final = ("/api/", "/healthz", "/readyz", "/metrics", "/start")

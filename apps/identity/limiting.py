@@ -8,7 +8,7 @@ account, in the database (django-axes).
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
@@ -22,8 +22,6 @@ from apps.core.rest import faults, sse
 from apps.identity import bearer
 from apps.identity.errors import TokenInvalid
 from apps.identity.models import User
-
-Answer = Callable[[HttpRequest], Awaitable[HttpResponseBase]]
 
 ANONYMOUS: Final = "anonymous"
 SIGN_IN: Final = "sign-in"
