@@ -54,6 +54,10 @@ _RULES: Final = {
     "a result is that of the run's own input": """
         SELECT id FROM runs_run WHERE state = 'succeeded'
            AND result -> 'facts' -> 'number' IS DISTINCT FROM spec -> 'input' -> 'number'""",
+    "a run that started children has each of them once": """
+        SELECT run.id FROM runs_run AS run LEFT JOIN runs_child AS child ON child.parent_id = run.id
+         WHERE run.state = 'succeeded' AND run.spec -> 'input' ? 'children'
+         GROUP BY run.id HAVING count(child.run_id) <> (run.spec -> 'input' ->> 'children')::int""",
     "a project's events are numbered without a gap": """
         SELECT max(seq) FROM events_event GROUP BY project_id HAVING max(seq) <> count(*)""",
     "nothing waits to be told": "SELECT id FROM events_outboxentry",

@@ -36,8 +36,9 @@ print("::aos " + json.dumps({"type": "result", "summary": "Done.", "facts": {"nu
 }
 # Tried again until they succeed: what is proved is that they end, not that they give up.
 RETRY: Final = {"max_attempts": 50, "base_s": 0.1, "max_s": 1, "retry_on": ["function_failed"]}
-# Of a hundred runs, how many are scripts, start later, and fail at their first attempt.
+# Of a hundred runs, how many are scripts, start later, and start children and fail at their first attempt.
 SCRIPTS, LATER, FAILING = 5, 3, 2
+CHILDREN: Final = 2
 
 
 @dataclass
@@ -58,9 +59,9 @@ class Client:
         self.offer(self.functions, tasks[scripts:])
 
     def submit_each_kind(self) -> None:
-        """A script, functions, one that fails at first, one that starts later."""
+        """A script, functions, one that starts children and fails at first, one that starts later."""
         self.offer(self.scripts, [self.task(for_s=0.3)])
-        plain = [self.task(for_s=0.1), self.task(), self.task(fails_first=True)]
+        plain = [self.task(for_s=0.1), self.task(**self._failing_parent())]
         self.offer(self.functions, [*plain, replace(self.task(), run_at=_soon(0.3))])
 
     def offer(self, agent: Agent, tasks: Sequence[TaskSpec]) -> None:
@@ -72,11 +73,14 @@ class Client:
         return TaskSpec(input={"number": self.submitted, "for_s": 0} | given, retry=RETRY)
 
     def _task(self) -> TaskSpec:
-        given = {"for_s": self.dice.choice([0, 0, 0.02, 0.3, 1])}
+        given: dict[str, Any] = {"for_s": self.dice.choice([0, 0, 0.02, 0.3, 1])}
         if self._chance(FAILING):
-            given["fails_first"] = True
+            given |= self._failing_parent()
         run_at = _soon(self.dice.random()) if self._chance(LATER) else None
         return replace(self.task(**given), run_at=run_at)
+
+    def _failing_parent(self) -> dict[str, Any]:
+        return {"children": CHILDREN, "agent": self.functions.slug, "fails_first": True}
 
     def _chance(self, percent: float) -> bool:
         return self.dice.random() * 100 < percent
