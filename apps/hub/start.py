@@ -10,7 +10,6 @@ from django import forms
 from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth import signals
-from django.contrib.auth.password_validation import password_validators_help_texts
 from django.contrib.auth.validators import UnicodeUsernameValidator
 from django.db import transaction
 from django.http import Http404, HttpRequest, HttpResponse
@@ -118,7 +117,7 @@ def _form(request: HubRequest, form: Opening, *, status: int = 200) -> HttpRespo
         "form": form,
         "parts": condition.examine(),
         "again": "start_condition",
-        "policy": password_validators_help_texts(),
+        "focus": next((name for name in form.fields if name in form.errors), "username"),
     }
     return render(request, "hub/start.html", context, status=status)
 

@@ -16,6 +16,7 @@ from django_htmx.middleware import HtmxDetails
 
 from apps.core.errors import NotAllowed, NotFound
 from apps.identity import policy
+from apps.identity.matrix import MATRIX
 from apps.identity.models import User
 from apps.identity.rest import page_actor
 
@@ -45,7 +46,7 @@ def signed_in(view: View[P]) -> View[P]:
         try:
             answer: HttpResponseBase = with_login(request, *args, **kwargs)
         except NotAllowed as error:
-            raise PermissionDenied(str(error)) from error
+            raise PermissionDenied(_told(error)) from error
         except NotFound as error:
             raise Http404(str(error)) from error
         return answer
@@ -53,6 +54,14 @@ def signed_in(view: View[P]) -> View[P]:
     # Kept by every decorator around it: tests ask whether a page has it.
     wrapped.__dict__["asks_for_sign_in"] = True
     return wrapped
+
+
+def _told(error: NotAllowed) -> str:
+    """The refusal, and which role does what for those who do not know our names of actions."""
+    rule = MATRIX.get(str(error.params.get("action")))
+    if rule is None:
+        return str(error)
+    return f"{error} It takes the role {rule.role} to {rule.summary[0].lower()}{rule.summary[1:]}."
 
 
 def may(action: str) -> Callable[[View[P]], View[P]]:

@@ -109,6 +109,7 @@ def test_access_is_reached_from_the_menu_by_those_who_may(visitor, access, oscar
     expect(page.get_by_role("link", name="Access")).to_have_count(0)
     page.goto("/access/people")
     expect(page.get_by_text("Your role does not allow people.read")).to_be_visible()
+    expect(page.get_by_text("It takes the role admin to see people")).to_be_visible()
     visitor.forgive("403")
 
 

@@ -8,6 +8,7 @@ from apps.identity.types import Role
 from apps.runs.models import DeadLetter
 from apps.runs.services import bulk, leadership
 from tests.factories import make_agent, make_dead_run, make_run
+from tests.support.looking import PHONE
 from tests.support.stand_in import StandIn
 
 
@@ -37,3 +38,17 @@ def test_letters_are_requeued_one_by_one_and_by_reason(visitor, person, project)
     bulk.advance(leadership.take("stand-in"))
     expect(page.get_by_text("Done", exact=True)).to_be_visible()
     assert list(DeadLetter.objects.open().values_list("run", flat=True)) == [failed.pk]
+
+
+def test_on_a_phone_a_viewers_letter_has_its_state_beside_its_age(visitor, person, project):
+    make_dead_run(project=project)
+    page = visitor.page(person(Role.VIEWER), viewport=PHONE)
+    page.goto("/dead-letters")
+
+    state = page.locator(".aos-letters td").first.bounding_box()
+    age = page.locator(".aos-letters td.aos-runs-when").bounding_box()
+
+    assert state
+    assert age
+    assert abs(state["y"] - age["y"]) < 10
+    assert state["x"] < age["x"]

@@ -148,6 +148,7 @@ def test_each_page_of_it_is_accessible_and_fits_a_phone(place, visiting):
     page.get_by_label("Password again").fill("another one entirely")
     page.get_by_role("button", name="Finish").click()
     expect(page.get_by_text("This is not the same password.")).to_be_visible()
+    expect(page.get_by_label("Password again")).to_be_focused()
     look(page, "form-wrong")
     visiting.forgive("422")
     fill(page)

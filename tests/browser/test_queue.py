@@ -6,9 +6,11 @@ from datetime import timedelta
 
 from playwright.sync_api import expect
 
+from apps.identity.actor import Actor
 from apps.identity.types import Role
-from apps.runs.services import leadership
+from apps.runs.services import leadership, limits
 from tests.factories import make_agent, make_run, make_worker
+from tests.support.looking import PHONE
 from tests.support.stand_in import StandIn
 
 
@@ -50,6 +52,18 @@ def test_the_form_of_a_limit_asks_only_for_what_goes_with_its_kind(visitor, pers
     expect(page.get_by_label("May wait")).to_be_visible()
     page.get_by_label("Of", exact=True).select_option(label=project.name)
     expect(page.get_by_label("May wait")).to_be_hidden()
+
+
+def test_on_a_phone_the_buttons_of_limits_are_not_cut_off(visitor, person, project):
+    admin = person(Role.ADMIN)
+    limits.put(by=Actor(user=admin), about=limits.of_key(project.organization_id, "k" * 60), cap=3)
+    page = visitor.page(admin, viewport=PHONE)
+    page.goto("/queue")
+
+    button = page.get_by_role("button", name="Remove the limit").bounding_box()
+
+    assert button
+    assert button["x"] + button["width"] <= PHONE["width"]
 
 
 def test_a_key_is_limited_and_its_runs_say_why_they_wait(visitor, person, project):
