@@ -205,6 +205,12 @@ class Binding(BaseModel):
                 fields=["department", "organization", "scope", "role", "scope_id"],
                 name="identity_binding_of_department",
             ),
+            # Those of a run that is removed go with it.
+            models.Index(
+                fields=["run_key"],
+                name="identity_binding_of_run",
+                condition=Q(run_key__isnull=False),
+            ),
             # The engine asks which have just ended.
             models.Index(
                 fields=["expires_at"],

@@ -127,6 +127,21 @@ def test_cookies_and_headers_of_production_are_strict():
     ]
 
 
+def test_passwords_are_stored_with_argon2_and_nothing_else():
+    told = """
+from django.conf import settings
+import django; django.setup()
+from django.contrib.auth.hashers import check_password, make_password
+stored = make_password("correct horse")
+print(stored[:17], check_password("correct horse", stored), len(settings.PASSWORD_HASHERS))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", told], cwd=ROOT, env=GOOD, capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout.strip() == "argon2$argon2id$v True 1"
+
+
 def test_no_settings_of_the_product_arm_places_to_crash_at():
     settings = (ROOT / "aos_project" / "settings").glob("*.py")
     named = {path.name: path.read_text("utf-8").count("AOS_FAILPOINTS") for path in settings}

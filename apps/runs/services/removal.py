@@ -1,14 +1,15 @@
 """How long ended runs are kept, as each organization decides, and their removal when the time is over.
 
-A run goes with its log, attempts, artifacts and dead letter, in batches of a moment each that prove the
-leader's seat. What is open stays, however old: a run whose queue is paused, one that waits, those that it
-depends on, and the tree it belongs to. Value events and the audit log are records of their own and stay.
+A run goes with its log, attempts, artifacts, dead letter and the roles over it alone, in batches of a moment
+each that prove the leader's seat. What is open stays, however old: a run whose queue is paused, one that
+waits, those that it depends on, and the tree it belongs to. Value events and the audit log are records of
+their own and stay.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -130,21 +131,26 @@ def _remove_of(seat: Seat, organization_id: UUID, *, days: int, stop: Callable[[
             break
         with transaction.atomic():
             leadership.require(seat)
-            gone = sql.execute(SQL["remove"], look | {"upto": window["upto"]})
-            if gone:
-                _record(organization_id, count=gone, days=days, cutoff=cutoff)
-        removed += gone
+            (gone,) = sql.fetch(SQL["remove"], look | {"upto": window["upto"]})
+            if gone["runs"]:
+                _record(organization_id, gone, days=days, cutoff=cutoff)
+        removed += gone["runs"]
         after = window["upto"]
         if window["is_last"]:
             break
     return removed
 
 
-def _record(organization_id: UUID, *, count: int, days: int, cutoff: datetime) -> None:
+def _record(organization_id: UUID, gone: Mapping[str, int], *, days: int, cutoff: datetime) -> None:
     outbox.audit(
         platform("engine", organization_id=organization_id),
         "run.remove_ended",
         resource_type="organization",
         resource_id=organization_id,
-        detail={"count": count, "days": days, "ended_before": cutoff.isoformat()},
+        detail={
+            "count": gone["runs"],
+            "roles": gone["roles"],
+            "days": days,
+            "ended_before": cutoff.isoformat(),
+        },
     )

@@ -11,10 +11,10 @@ SELECT max(id) FILTER (WHERE created_at < %(cutoff)s) AS upto,
          LIMIT %(most)s) AS next;
 
 -- name: remove
--- Delete what is due among these, with all that is a run's own. Not a run that an open one depends on; of a
--- tree nothing while a part of it is open, and then children before their parents; not one that took a dead
--- run's place while that one's letter is there; and nothing that somebody holds at this moment. What points
--- at it from outside forgets it. Checks of references come at the commit.
+-- Delete what is due among these, with all that is a run's own and the roles over it alone. Not a run that an
+-- open one depends on; of a tree nothing while a part of it is open, and then children before their parents;
+-- not one that took a dead run's place while that one's letter is there; and nothing that somebody holds at
+-- this moment. What points at it from outside forgets it. Checks of references come at the commit.
 WITH due AS MATERIALIZED (
     SELECT run.id
       FROM runs_run AS run
@@ -60,5 +60,9 @@ WITH due AS MATERIALIZED (
     UPDATE runs_run AS again SET rerun_of_id = NULL
       FROM due
      WHERE again.rerun_of_id = due.id AND again.id NOT IN (SELECT id FROM due)
+), roles AS (
+    DELETE FROM identity_binding AS held USING due WHERE held.run_key = due.id RETURNING 1
+), gone AS (
+    DELETE FROM runs_run AS run USING due WHERE run.id = due.id RETURNING 1
 )
-DELETE FROM runs_run AS run USING due WHERE run.id = due.id;
+SELECT (SELECT count(*) FROM gone) AS runs, (SELECT count(*) FROM roles) AS roles;

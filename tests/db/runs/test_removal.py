@@ -10,6 +10,7 @@ from django.db import connection
 from apps.core import clock
 from apps.core.errors import Invalid, NotAllowed
 from apps.events.models import AuditEntry, OutboxEntry
+from apps.identity.models import Binding
 from apps.identity.types import Role
 from apps.runs.kin_models import ChildRun
 from apps.runs.models import (
@@ -48,12 +49,14 @@ from tests.factories import (
     make_actor,
     make_agent,
     make_artifact,
+    make_binding,
     make_cast,
     make_dead_run,
     make_organization,
     make_project,
     make_run,
     make_schedule,
+    make_user,
     make_worker,
     unwatched,
 )
@@ -160,6 +163,18 @@ def test_a_run_goes_with_all_that_is_its_own_and_records_stay(seat, project, kep
     assert (fire.run_id, fire.outcome) == (None, "submitted")
     assert OutboxEntry.objects.count() == news
     assert AuditEntry.objects.count() == entries + 1
+
+
+def test_the_roles_over_a_run_go_with_it_and_others_stay(seat, project, kept):
+    user = make_user(organization=project.organization)
+    old, later = over(make_run(project=project)), make_run(project=project)
+    make_binding(user, Role.OPERATOR, old)
+    stay = {make_binding(user, Role.OPERATOR, later), make_binding(user, Role.VIEWER, project)}
+
+    assert remove(seat) == 1
+
+    assert set(Binding.objects.filter(user=user)) == stay
+    assert AuditEntry.objects.get(action="run.remove_ended").detail["roles"] == 1
 
 
 def test_every_table_that_names_a_run_is_thought_of():
@@ -322,11 +337,11 @@ def test_it_looks_no_further_than_what_may_be_due(seat, project, kept, monkeypat
     for _ in range(9):
         over(make_run(project=project), days_ago=1)
     looks, fetch = [], removal.sql.fetch
-    monkeypatch.setattr(removal.sql, "fetch", lambda *a: looks.append(a[1]) or fetch(*a))
+    monkeypatch.setattr(removal.sql, "fetch", lambda *a: looks.append(a[0]) or fetch(*a))
 
     assert remove(seat) == 1
     # Twice: a second time because something went the first time.
-    assert sum("most" in look for look in looks) == 2
+    assert looks.count(removal.SQL["window"]) == 2
 
 
 @pytest.mark.parametrize("sabotaged", [False, True], ids=["as it is", "sabotaged"])
