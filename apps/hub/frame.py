@@ -89,4 +89,4 @@ def current(request: HttpRequest, projects: list[Project]) -> Project | None:
 
 def recent(user: User, project: Project) -> list[Run]:
     runs = Run.objects.visible_to(user).filter(project=project).select_related("lease")
-    return list(runs.order_by("-id")[:_RECENT])
+    return list(runs.newest(_RECENT))

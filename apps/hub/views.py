@@ -31,7 +31,7 @@ from apps.identity.actor import Actor
 from apps.identity.models import User
 from apps.projects.models import Project, WorkspaceFile
 from apps.projects.services import files as project_files
-from apps.runs.models import Artifact, Run
+from apps.runs.models import Artifact, Run, RunQuerySet
 from apps.runs.services import control, dependencies, kin, queues, submission
 from apps.runs.types import RunState, TaskSpec
 
@@ -313,7 +313,7 @@ def _panel(run: Run, file_name: str | None) -> dict[str, Any]:
 # Runs
 
 
-def _runs(user: User) -> QuerySet[Run]:
+def _runs(user: User) -> RunQuerySet:
     return Run.objects.visible_to(user).select_related(
         "project", "agent_version__agent", "submitted_by", "lease__worker"
     )
@@ -347,7 +347,7 @@ def runs(request: HubRequest) -> HttpResponse:
         found = found.filter(**{f"child_of__{name}__public_id": above})
     if before := request.GET.get("before"):
         found = found.filter(pk__lt=_run(user, before).pk)
-    page = list(found.order_by("-id")[: _LIST_PAGE + 1])
+    page = list(found.newest(_LIST_PAGE + 1))
     context = {
         "page": "runs",
         "frame": around,
@@ -471,7 +471,7 @@ def _earlier_runs(user: User, run: Run) -> list[Run]:
     found = Run.objects.visible_to(user).filter(
         project=run.project_id, agent_version__agent=agent, pk__lt=run.pk
     )
-    return list(found.order_by("-id")[:_EARLIER_RUNS])
+    return list(found.newest(_EARLIER_RUNS))
 
 
 @signed_in
@@ -608,10 +608,10 @@ def _run_entry(run: Run) -> dict[str, str]:
 
 def _matching(user: User, query: str) -> list[Run]:
     """Runs by name, newest first; by run id or trace id when that is what was pasted."""
-    found = _runs(user).order_by("-id")
+    found = _runs(user)
     try:
         # A trace id reads as a UUID too.
         found = found.filter(Q(public_id=UUID(query)) | Q(trace_id=query))
     except ValueError:
         found = found.filter(name__icontains=query)
-    return list(found[:_PALETTE_RUNS])
+    return list(found.newest(_PALETTE_RUNS))

@@ -57,10 +57,7 @@ def _in_state(state: str) -> Q:
     return Q(state=state)
 
 
-class RunQuerySet(models.QuerySet["Run"]):
-    def visible_to(self, user: User) -> Self:
-        return self.filter(reach.condition(user), organization_id=user.organization_id)
-
+class RunQuerySet(reach.SeenQuerySet["Run"]):
     def open(self) -> Self:
         return self.exclude(_FINAL)
 

@@ -134,6 +134,9 @@ def readers(scene: Scene, bindings: int) -> dict[str, User]:
         f"one project, and the {bindings:,} oldest runs": scene.reader(
             [*projects[:1], *runs[:bindings]]
         ),
+        f"one agent, and {bindings:,} runs here and there": scene.reader(
+            [(Scope.AGENT, scene.agents[0]), *runs[:: len(runs) // bindings]]
+        ),
         "the oldest run": scene.reader(runs[:1]),
         "nothing": scene.reader([]),
     }
@@ -144,7 +147,7 @@ def page(runs: RunQuerySet) -> list[Run]:
     rows = runs.select_related("project", "agent_version__agent", "lease").defer(
         "spec", "trace", "agent_version__spec", "project__description"
     )
-    return list(rows.order_by("-pk")[: KeysetPagination.default_limit + 1])
+    return list(rows.newest(KeysetPagination.default_limit + 1))
 
 
 def timed(ask: Callable[[], list[Run]], home: Organization, count: int) -> list[float]:

@@ -30,9 +30,13 @@ class KeysetPagination(BasePagination):
         rows = queryset.order_by(f"-{self._column}")
         if cursor := request.query_params.get("cursor"):
             rows = rows.filter(**{f"{self._column}__lt": self._decode(queryset, cursor)})
-        page = list(rows[: limit + 1])
+        page = list(self.first(rows, limit + 1))
         self._next = self._encode(page[limit - 1]) if len(page) > limit else None
         return page[:limit]
+
+    def first(self, rows: Any, count: int) -> Any:
+        """The first so many of the rows, which are in their order."""
+        return rows[:count]
 
     def get_paginated_response(self, data: Any) -> Response:
         return Response({"results": data, "next": self._next})

@@ -3,9 +3,10 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote
 
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from apps.core.labels import fault
+from apps.core.labels import SCHEMA, fault
 from apps.core.rest.strict import StrictSerializer
 from apps.runs.models import Artifact, Run, RunEvent
 from apps.runs.types import (
@@ -48,6 +49,11 @@ class ConcurrencyKeyField(serializers.RegexField):
 
     def __init__(self, **fields: Any) -> None:
         super().__init__(CONCURRENCY_KEY, max_length=LONGEST_CONCURRENCY_KEY, **fields)
+
+
+@extend_schema_field(SCHEMA)
+class RequirementsField(serializers.DictField):
+    """Labels that a worker must have. ``fault`` says the same to people."""
 
 
 class NeedSerializer(StrictSerializer):
@@ -128,7 +134,7 @@ class TaskRequestSerializer(StrictSerializer):
         allow_blank=True,
         help_text="Runs of one key run one at a time, or as many as a limit over the key says.",
     )
-    requires = serializers.DictField(
+    requires = RequirementsField(
         child=serializers.CharField(max_length=80),
         required=False,
         help_text="Labels that the worker must have, such as `gpu`: `true`, besides those that the "

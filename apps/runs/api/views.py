@@ -19,6 +19,7 @@ from apps.agents.services import registry
 from apps.core.errors import NotFound
 from apps.core.rest import downloads
 from apps.core.rest.negotiation import AnyAccept
+from apps.core.rest.pagination import KeysetPagination
 from apps.core.rest.problems import problems
 from apps.core.rest.references import find
 from apps.identity.rest import actor
@@ -151,10 +152,16 @@ class RunSubmission(APIView):
         return submit(request)
 
 
+class NewestRuns(KeysetPagination):
+    def first(self, rows: RunQuerySet, count: int) -> RunQuerySet:
+        return rows.newest(count)
+
+
 class RunCollection(ListAPIView[Run]):
     """Runs of the projects the caller may see, newest first."""
 
     serializer_class = RunSerializer
+    pagination_class = NewestRuns
     actions = {"get": "run.read", "post": "run.submit"}
 
     def get_queryset(self) -> QuerySet[Run]:
@@ -265,6 +272,7 @@ class DeadLetterCollection(ListAPIView[Run]):
     """Runs that failed, expired or are dead, and that nobody has requeued or dismissed."""
 
     serializer_class = RunSerializer
+    pagination_class = NewestRuns
     actions = {"get": "run.read"}
 
     def get_queryset(self) -> QuerySet[Run]:

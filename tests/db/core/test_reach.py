@@ -164,6 +164,65 @@ def test_of_very_many_single_runs_each_page_is_the_newest_that_are_left(runs, wi
     assert [row["id"] for row in states] == listed
 
 
+def pages(rows, size):
+    """All pages of a list, as a client with a cursor gets them."""
+    below = rows
+    while page := list(below.newest(size)):
+        yield page
+        below = rows.filter(pk__lt=page[-1].pk)
+
+
+def narrowings(runs, dice):
+    """Nothing, and two of the conditions that lists are narrowed by, one of them over a join."""
+    one, other = dice.sample(runs, 2)
+    yield {}
+    yield {"project": one.project_id, "pk__lte": other.pk}
+    yield {"agent_version__agent__slug": one.agent_version.agent.slug, "state": "queued"}
+
+
+@pytest.mark.parametrize("limit", [500, 1, 0])
+def test_pages_are_those_of_the_plain_filter(runs, people, dice, monkeypatch, limit):
+    monkeypatch.setattr(holdings, "_LISTED", limit)
+    seen_in_two_ways = 0
+    for user in people:
+        visible = Run.objects.visible_to(user).select_related("project", "agent_version__agent")
+        seen_in_two_ways += bool(visible.ways)
+        for narrow in narrowings(runs, dice):
+            plain = [run.pk for run in visible.filter(**narrow).order_by("-pk")]
+            size = dice.randrange(1, 8)
+            found = [[run.pk for run in page] for page in pages(visible.filter(**narrow), size)]
+
+            assert found == [plain[at : at + size] for at in range(0, len(plain), size)]
+    assert (seen_in_two_ways > 3) == (limit < 500)
+
+
+@pytest.mark.parametrize("missing", [0, 1])
+def test_pages_by_one_way_alone_are_not_those_of_the_plain_filter(runs, monkeypatch, missing):
+    monkeypatch.setattr(holdings, "_LISTED", 1)
+    user = make_user(organization=runs[0].project.organization)
+    for place in (runs[0], runs[5], runs[6].project):
+        make_binding(user, Role.VIEWER, place)
+    visible = Run.objects.visible_to(user)
+    plain = list(visible)
+    assert list(visible.newest(50)) == plain
+
+    visible.ways = (visible.ways[missing],) * 2
+
+    assert set(visible.newest(50)) < set(plain)
+
+
+def test_runs_that_are_seen_or_something_else_have_no_newest(runs, monkeypatch):
+    """The condition that is replaced is not one of the query's own any more: refused, not left out."""
+    monkeypatch.setattr(holdings, "_LISTED", 1)
+    user = make_user(organization=runs[0].project.organization)
+    for place in (runs[0], runs[5], runs[6].project):
+        make_binding(user, Role.VIEWER, place)
+    mixed = Run.objects.visible_to(user) | Run.objects.filter(state="failed")
+
+    with pytest.raises(ValueError, match="not in list"):
+        mixed.newest(5)
+
+
 def may(user, action, run):
     return run.organization_id == user.organization_id and policy.allows(
         Actor(user=user),
