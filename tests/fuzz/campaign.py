@@ -138,7 +138,7 @@ def run(
             "parameters": {
                 f"{place}.{name}": {"dictionary": name, "probability": 0.5}
                 for name in words
-                for place in ("path", "query", "body")
+                for place in ("path", "query", "body", "body.runs[*]")
             },
             "operations": [
                 {"include-path": "/api/events/stream", "request-timeout": STREAM_S},

@@ -77,7 +77,7 @@ def make_world(word: str) -> World:
     agent = make_agent(
         organization=organization, slug=f"{word}-agent", title=f"{word} agent", spec=_SPEC
     )
-    make_agent_version(agent=agent, released=False)
+    make_agent_version(agent=agent, released=False, spec=_SPEC | {"requires": {"gpu": "true"}})
     make_file(project, name=f"{word}.csv", content=b"a,b\n1,2\n")
     by = Actor(user=people[Role.OPERATOR])
 
@@ -85,6 +85,7 @@ def make_world(word: str) -> World:
         return make_run(project=project, agent=agent, by=by, labels={"team": word})
 
     done, failed, running, waiting = (submit() for _ in range(4))
+    make_run(project=project, agent=agent, by=by, requires={"gpu": "true"})
     for run in (done, failed, running):
         stand_in = StandIn(run)
         stand_in.milestone(f"{word} milestone", 0.5)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -18,21 +20,23 @@ from apps.core.errors import AosError, NotFound
 from apps.core.rest.problems import problems
 from apps.core.rest.references import find
 from apps.core.rest.strict import StrictSerializer
+from apps.identity.models import User
 from apps.identity.rest import actor
 from apps.projects.models import Project
 from apps.runs.api.filters import filter_of
-from apps.runs.api.serializers import RunFilterSerializer, TaskRequestSerializer, task_of
-from apps.runs.api.views import KEY_HEADER, idempotency_key
+from apps.runs.api.serializers import KinRequestSerializer, RunFilterSerializer, task_of
+from apps.runs.api.views import KEY_HEADER, idempotency_key, parents_seen_by
 from apps.runs.models import BulkAct, Run
-from apps.runs.services import bulk, submission
+from apps.runs.services import bulk, children, submission
+from apps.runs.services.kin import Bond
 from apps.runs.services.submission import Verdict, Wanted
-from apps.runs.types import BulkState, BulkVerb
+from apps.runs.types import BulkState, BulkVerb, OnParentEnd, Priority
 
 MOST: Final = 1000
 
 
 class BulkSubmissionSerializer(StrictSerializer):
-    runs = serializers.ListField(child=TaskRequestSerializer(), min_length=1, max_length=MOST)
+    runs = serializers.ListField(child=KinRequestSerializer(), min_length=1, max_length=MOST)
 
 
 class AcceptedSerializer(serializers.Serializer[Any]):
@@ -143,33 +147,62 @@ class BulkSubmission(APIView):
         key = idempotency_key(request)
         wanted = BulkSubmissionSerializer().read(request)["runs"]
         by = actor(request)
-        known: dict[tuple[type, str], Any] = {}
-        told = submission.submit_bulk(
+        body: Any = request.data
+        found = _Found(by.user, wanted)
+        told = children.submit_bulk(
             by=by,
-            wanted=[_wanted(by.user, each, known) for each in wanted],
+            wanted=[
+                found.wanted(task, sent) for task, sent in zip(wanted, body["runs"], strict=True)
+            ],
             key=key,
-            body=request.data,
+            body=body,
         )
         return _verdicts(told)
 
 
-def _wanted(
-    user: Any, task: dict[str, Any], known: dict[tuple[type, str], Any]
-) -> Wanted | AosError:
-    """The task with its project and agent, each looked up once; or the error of its place."""
-    found = []
-    for model, what in ((Project, "project"), (Agent, "agent")):
-        ref = (model, task[what])
-        if ref not in known:
-            known[ref] = _look_up(model, user, what, task[what])
-        found.append(known[ref])
-    for each in found:
-        if isinstance(each, AosError):
-            return each
-    return Wanted(project=found[0], agent=found[1], task=task_of(task))
+class _Found:
+    """The projects, agents and parents that tasks name, each looked up once."""
+
+    def __init__(self, user: User, tasks: Sequence[dict[str, Any]]) -> None:
+        self._user = user
+        self._known: dict[tuple[type, str], Any] = {}
+        named = {task["parent"] for task in tasks if "parent" in task}
+        parents = parents_seen_by(user).filter(public_id__in=named) if named else ()
+        self._parents = {run.public_id: run for run in parents}
+
+    def wanted(self, task: dict[str, Any], sent: Mapping[str, Any]) -> Wanted | AosError:
+        """A task as it is submitted, or the error of its place; ``sent`` is the task in its own words."""
+        try:
+            project = self._one(Project, task["project"], "project")
+            agent = self._one(Agent, task["agent"], "agent")
+            parent = self._parent(task)
+        except NotFound as error:
+            return error
+        spec = task_of(task)
+        if parent is None:
+            return Wanted(project=project, agent=agent, task=spec)
+        if "priority" not in sent:
+            spec = replace(spec, priority=Priority(parent.priority))
+        bond = Bond(parent=parent, on_parent_end=OnParentEnd(task["on_parent_end"]))
+        return Wanted(project=project, agent=agent, task=spec, under=bond)
+
+    def _one(self, model: Any, ref: str, what: str) -> Any:
+        if (model, ref) not in self._known:
+            self._known[model, ref] = _look_up(model, self._user, what, ref)
+        found = self._known[model, ref]
+        if isinstance(found, NotFound):
+            raise found
+        return found
+
+    def _parent(self, task: dict[str, Any]) -> Run | None:
+        if "parent" not in task:
+            return None
+        if task["parent"] not in self._parents:
+            raise NotFound(what="run", ref=str(task["parent"]))
+        return self._parents[task["parent"]]
 
 
-def _look_up(model: Any, user: Any, what: str, ref: str) -> Any:
+def _look_up(model: Any, user: User, what: str, ref: str) -> Any:
     try:
         return find(model.objects.visible_to(user), ref, what=what)
     except NotFound as error:

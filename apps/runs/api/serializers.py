@@ -174,16 +174,9 @@ def _run_id(**options: Any) -> Any:
     return serializers.UUIDField(**options)
 
 
-class SubmissionRequestSerializer(TaskRequestSerializer):
-    """A task, and the version it is for where that is not the current one."""
+class KinRequestSerializer(TaskRequestSerializer):
+    """A task that may be a child."""
 
-    version = serializers.IntegerField(
-        min_value=1,
-        max_value=999_999_999,
-        required=False,
-        help_text="Try this version, released or not, instead of the current one; needs "
-        "`agent.manage` too.",
-    )
     parent = _run_id(
         required=False,
         help_text="Make it a child of this open run of the project. Its labels, priority and trace are "
@@ -193,6 +186,18 @@ class SubmissionRequestSerializer(TaskRequestSerializer):
         choices=OnParentEnd.values,
         default="cancel",
         help_text="When the parent ends, however it does: `cancel` the child, or `leave` it.",
+    )
+
+
+class SubmissionRequestSerializer(KinRequestSerializer):
+    """A task, and the version it is for where that is not the current one."""
+
+    version = serializers.IntegerField(
+        min_value=1,
+        max_value=999_999_999,
+        required=False,
+        help_text="Try this version, released or not, instead of the current one; needs "
+        "`agent.manage` too.",
     )
 
 

@@ -22,6 +22,7 @@ from apps.core.rest.negotiation import AnyAccept
 from apps.core.rest.pagination import KeysetPagination
 from apps.core.rest.problems import problems
 from apps.core.rest.references import find
+from apps.identity.models import User
 from apps.identity.rest import actor
 from apps.projects.models import Project
 from apps.runs.api.examples import RUN, TASK
@@ -114,9 +115,7 @@ def _submit_child(
     request: Request, wanted: dict[str, Any], *, project: Project, agent: Agent, task: TaskSpec
 ) -> submission.Submission:
     by = actor(request)
-    parents = Run.objects.visible_to(by.user).select_related(
-        "project", "submitted_by", "agent_version"
-    )
+    parents = parents_seen_by(by.user)
     parent = find(parents, wanted["parent"], what="run", id_field="public_id")
     if "priority" not in request.data:
         task = replace(task, priority=Priority(parent.priority))
@@ -128,6 +127,11 @@ def _submit_child(
         task=task,
         key=idempotency_key(request),
     )
+
+
+def parents_seen_by(user: User) -> RunQuerySet:
+    """Runs under which the person may want to put others, with what these inherit."""
+    return Run.objects.visible_to(user).select_related("project", "submitted_by", "agent_version")
 
 
 _SUBMISSION: dict[str, Any] = {

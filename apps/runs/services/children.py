@@ -17,7 +17,7 @@ from uuid import UUID
 from django.db import transaction
 
 from apps.agents.models import Agent, AgentVersion
-from apps.core.errors import Invalid
+from apps.core.errors import AosError, Invalid, NotAllowed
 from apps.core.rest import references
 from apps.identity import policy
 from apps.identity.actor import Actor
@@ -26,6 +26,7 @@ from apps.runs.errors import ChildKeyReused
 from apps.runs.models import Run
 from apps.runs.services import acts, kin, submission
 from apps.runs.services.kin import Bond
+from apps.runs.services.submission import Wanted
 from apps.runs.types import OnParentEnd, Priority, Started, TaskSpec
 
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,200}")
@@ -77,6 +78,34 @@ def submit(
         )
     require(by, bond, agent=agent)
     return submission.submit(by=by, project=project, agent=agent, task=task, key=key, under=bond)
+
+
+def submit_bulk(
+    *, by: Actor, wanted: Sequence[Wanted | AosError], key: str, body: object
+) -> submission.Bulk:
+    """Accept many tasks, of which some are to be children. As ``submission.submit_bulk``."""
+    doors: dict[tuple[int, UUID], AosError | None] = {}
+    judged = [_judge(by, each, doors) for each in wanted]
+    return submission.submit_bulk(by=by, wanted=judged, key=key, body=body)
+
+
+def _judge(
+    by: Actor, wanted: Wanted | AosError, doors: dict[tuple[int, UUID], AosError | None]
+) -> Wanted | AosError:
+    if isinstance(wanted, AosError) or wanted.under is None:
+        return wanted
+    pair = (wanted.under.parent.pk, wanted.agent.pk)
+    if pair not in doors:
+        doors[pair] = _door(by, wanted.under, wanted.agent)
+    return doors[pair] or wanted
+
+
+def _door(by: Actor, bond: Bond, agent: Agent) -> AosError | None:
+    try:
+        require(by, bond, agent=agent)
+    except NotAllowed as error:
+        return error
+    return None
 
 
 @transaction.atomic

@@ -41,6 +41,11 @@ class Needs:
         runs = Run.objects.visible_to(by.user).filter(public_id__in=wanted) if wanted else ()
         self._known: dict[UUID, Run] = {run.public_id: run for run in runs}
 
+    @property
+    def keys(self) -> list[int]:
+        """Of the runs that there are already."""
+        return [run.pk for run in self._known.values()]
+
     def of(self, task: TaskSpec, earlier: Sequence[Run | AosError] = ()) -> list[Needed]:
         """The runs a task waits for; ``earlier`` are those submitted before it in the same request.
 

@@ -10,14 +10,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
+from uuid import UUID
 
 from django.conf import settings
+from django.db.models import Count
 
 from apps.core import sql, tracing
 from apps.core.errors import Invalid
 from apps.identity.models import User
 from apps.runs.errors import LeaseLost, ParentIsOver, TooDeep, TooManyChildren
-from apps.runs.kin_models import ChildRun
+from apps.runs.kin_models import Budget, ChildRun
 from apps.runs.models import Run, RunLease
 from apps.runs.services import budgets, lifecycle
 from apps.runs.types import LeaseState, OnParentEnd, RunState
@@ -55,9 +57,13 @@ def lock(bond: Bond, *, also: Sequence[int] = ()) -> ChildRun | None:
         earlier = ChildRun.objects.select_related("run").filter(parent=parent_id, key=bond.key)
         if (child := earlier.first()) is not None:
             return child
+    _require_open(parent)
+    return None
+
+
+def _require_open(parent: Run) -> None:
     if parent.is_over or parent.state == RunState.CANCELLING:
         raise ParentIsOver(state=parent.state)
-    return None
 
 
 def _root_of(parent_id: int) -> int:
@@ -102,10 +108,7 @@ def tie(run: Run, bond: Bond, drawn: budgets.Draw | None) -> None:
     """
     above = ChildRun.objects.filter(run=bond.parent.pk).first()
     root_id, depth = (above.root_id, above.depth + 1) if above else (bond.parent.pk, 1)
-    if depth > settings.AOS_CHILD_DEPTH:
-        raise TooDeep(most=settings.AOS_CHILD_DEPTH)
-    if ChildRun.objects.filter(root=root_id).count() >= settings.AOS_CHILDREN:
-        raise TooManyChildren(most=settings.AOS_CHILDREN)
+    _require_bounds(depth, ChildRun.objects.filter(root=root_id).count())
     ChildRun.objects.create(
         run=run,
         parent=bond.parent,
@@ -118,6 +121,84 @@ def tie(run: Run, bond: Bond, drawn: budgets.Draw | None) -> None:
     if drawn:
         budgets.share(run, drawn)
     run.kin = True
+
+
+def _require_bounds(depth: int, size: int) -> None:
+    if depth > settings.AOS_CHILD_DEPTH:
+        raise TooDeep(most=settings.AOS_CHILD_DEPTH)
+    if size >= settings.AOS_CHILDREN:
+        raise TooManyChildren(most=settings.AOS_CHILDREN)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Adopted:
+    run: Run
+    bond: Bond
+    drawn: budgets.Draw | None
+
+
+class Brood:
+    """Children that people submit together: ``lock``, ``inherit``, ``draw`` and ``tie`` for all of them.
+
+    Parents and roots, and the runs of these keys, are held until the commit, and looked at once.
+    """
+
+    def __init__(self, bonds: Sequence[Bond], *, also: Sequence[int] = ()) -> None:
+        sql.require_transaction("kin.Brood")
+        parents = {bond.parent.pk for bond in bonds}
+        self._above = {row.run_id: row for row in ChildRun.objects.filter(run__in=parents)}
+        roots = {self._root_of(parent) for parent in parents}
+        locked = lifecycle.lock_many([*roots, *parents, *also]) if bonds else []
+        self._held = {run.pk: run for run in locked}
+        trees = ChildRun.objects.filter(root__in=roots).order_by().values_list("root")
+        self._sizes = dict(trees.annotate(size=Count("pk")))
+        self._granted = set(Budget.objects.filter(pk__in=roots).values_list("pk", flat=True))
+        self._adopted: list[_Adopted] = []
+
+    def adopt(self, run: Run, bond: Bond) -> None:
+        """Give a run that is not stored yet what it has from its parent.
+
+        Raises ``Invalid``, ``ParentIsOver``, ``TooDeep``, ``TooManyChildren`` and ``BudgetSpent``.
+        """
+        parent = self._held[bond.parent.pk]
+        inherit(run, parent)
+        _require_open(parent)
+        root_id = self._root_of(parent.pk)
+        size = self._sizes.get(root_id, 0)
+        _require_bounds(self._depth_of(parent.pk) + 1, size)
+        drawn = budgets.take(run, root_id) if root_id in self._granted else None
+        self._sizes[root_id] = size + 1
+        self._adopted.append(_Adopted(run=run, bond=bond, drawn=drawn))
+
+    def tie(self) -> None:
+        """Make children of those that were adopted, now that they are stored."""
+        ChildRun.objects.bulk_create(
+            ChildRun(
+                run=each.run,
+                parent=each.bond.parent,
+                root_id=self._root_of(each.bond.parent.pk),
+                depth=self._depth_of(each.bond.parent.pk) + 1,
+                on_parent_end=each.bond.on_parent_end,
+            )
+            for each in self._adopted
+        )
+        for each in self._adopted:
+            if each.drawn:
+                budgets.share(each.run, each.drawn)
+            each.run.kin = True
+
+    @property
+    def parents(self) -> dict[UUID, UUID]:
+        """Whose child each of them is."""
+        return {each.run.public_id: each.bond.parent.public_id for each in self._adopted}
+
+    def _root_of(self, run_id: int) -> int:
+        above = self._above.get(run_id)
+        return above.root_id if above else run_id
+
+    def _depth_of(self, run_id: int) -> int:
+        above = self._above.get(run_id)
+        return above.depth if above else 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any, Final
@@ -129,6 +129,8 @@ class Wanted:
     project: Project
     agent: Agent
     task: TaskSpec
+    # Makes it a child; the caller has made sure that it may be one (see ``children``).
+    under: Bond | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,24 +190,31 @@ def submit_bulk(*, by: Actor, wanted: Sequence[Wanted | AosError], key: str, bod
 
 def _admit(by: Actor, wanted: Sequence[Wanted | AosError]) -> list[Run | AosError]:
     """Store what is right of it; what is wrong with a task refuses that task alone."""
+    tasks = [each for each in wanted if isinstance(each, Wanted)]
     doors: dict[tuple[UUID, UUID], AosError | None] = {}
     files = inputs.Files()
-    needs = dependencies.Needs(by, (each.task for each in wanted if isinstance(each, Wanted)))
+    needs = dependencies.Needs(by, (each.task for each in tasks))
+    brood = kin.Brood([each.under for each in tasks if each.under], also=needs.keys)
     results: list[Run | AosError] = []
     held: list[tuple[Run, Sequence[dependencies.Needed]]] = []
     for each in wanted:
         result = each if isinstance(each, AosError) else _judge(by, each, doors, files)
-        if isinstance(each, Wanted) and isinstance(result, Run) and each.task.depends_on:
+        if isinstance(each, Wanted) and isinstance(result, Run):
             try:
-                held.append((result, needs.of(each.task, results)))
-            except Invalid as error:
+                needed = needs.of(each.task, results)
+                if each.under:
+                    brood.adopt(result, each.under)
+                if needed:
+                    held.append((result, needed))
+            except AosError as error:
                 result = error
         results.append(result)
     if runs := [result for result in results if isinstance(result, Run)]:
         backlog.require_room(runs[0].organization_id, more=len(runs))
         _store(runs, by=by)
+        brood.tie()
         dependencies.hold(held)
-        _audit_many(by, "run.submit_many", runs)
+        _audit_many(by, "run.submit_many", runs, parents=brood.parents)
     return results
 
 
@@ -239,12 +248,20 @@ def _door(by: Actor, project: Project, agent: Agent) -> AosError | None:
     return None
 
 
-def _audit_many(by: Actor, action: str, runs: Sequence[Run], **more: object) -> None:
-    """One entry for the runs of each agent in each project."""
-    groups: dict[tuple[UUID, UUID], list[Run]] = {}
+def _audit_many(
+    by: Actor,
+    action: str,
+    runs: Sequence[Run],
+    *,
+    parents: Mapping[UUID, UUID] | None = None,
+    **more: object,
+) -> None:
+    """One entry for the runs of each agent in each project, and under each parent."""
+    groups: dict[tuple[UUID, UUID, UUID | None], list[Run]] = {}
     for run in runs:
-        groups.setdefault((run.project_id, run.agent_version_id), []).append(run)
-    for group in groups.values():
+        parent = (parents or {}).get(run.public_id)
+        groups.setdefault((run.project_id, run.agent_version_id, parent), []).append(run)
+    for (_, _, parent), group in groups.items():
         project, version = group[0].project, group[0].agent_version
         outbox.audit(
             by.ref,
@@ -258,7 +275,8 @@ def _audit_many(by: Actor, action: str, runs: Sequence[Run], **more: object) -> 
                 "count": len(group),
                 "runs": [str(run.public_id) for run in group],
                 **more,
-            },
+            }
+            | ({"parent": str(parent)} if parent else {}),
         )
 
 
