@@ -24,6 +24,7 @@ from apps.runs.services import leases
 from apps.runs.types import Lease, Report
 from workers.insist import insist
 
+# The node makes the finisher.
 if TYPE_CHECKING:
     from workers.node import Task
 

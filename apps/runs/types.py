@@ -61,6 +61,7 @@ class Priority(models.IntegerChoices):
     BULK = 2, "bulk"
 
 
+MOST_LABELS: Final = 32
 CONCURRENCY_KEY: Final = r"\A[A-Za-z0-9][A-Za-z0-9._:/@-]*\Z"
 LONGEST_CONCURRENCY_KEY: Final = 200
 

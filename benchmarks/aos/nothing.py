@@ -21,6 +21,7 @@ from workers.sandbox.base import (
     SandboxSpec,
 )
 from workers.sandbox.egress.policy import Denial
+from workers.sandbox.errors import SandboxUnavailable
 from workers.sandbox.snapshots import Contents, Sink, SnapshotLimits
 
 
@@ -46,7 +47,7 @@ class NothingSandbox(Sandbox):
         return Execution(_silence(), stop=lambda: None)
 
     def attach(self, command: Command) -> Channel:
-        raise NotImplementedError("There is nothing to talk to.")
+        raise SandboxUnavailable(driver="nothing", detail="there is no program to talk to.")
 
     def collect(
         self,
@@ -73,10 +74,10 @@ class NothingSandbox(Sandbox):
         return
 
     def snapshot(self, sink: Sink, *, limits: SnapshotLimits | None = None) -> Contents:
-        raise NotImplementedError("There is nothing to keep.")
+        return Contents()
 
     def restore(self, archive: IO[bytes]) -> Contents:
-        raise NotImplementedError("There is nothing to fill.")
+        return Contents()
 
     def kill(self) -> None:
         return

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import docker
 import pytest
 
 from apps.runs.models import Run, RunEvent
 from apps.runs.types import FINAL, EventKind, RunState
 from apps.sandboxes.models import Sandbox
-from tests.contracts.engine import required_driver
 from tests.factories import make_actor, make_agent, make_project, make_run
 from tests.support.bridge import Bridge
 from tests.support.platform import SLOW, wait_for
@@ -17,14 +15,6 @@ pytestmark = [pytest.mark.processes, pytest.mark.slow, pytest.mark.docker]
 
 ONCE = {"max_attempts": 1}
 OFTEN = {"max_attempts": 10, "base_s": 0.5, "max_s": 1}
-
-
-@pytest.fixture
-def engine():
-    required_driver().close()
-    client = docker.APIClient(version="auto")
-    yield client
-    client.close()
 
 
 @pytest.fixture

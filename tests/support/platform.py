@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -169,6 +170,11 @@ def wait_for(what: str, condition: Callable[[], Any], *, seconds: float = 30) ->
     raise AssertionError(f"waited {seconds} s for {what}")
 
 
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 @contextmanager
 def private_valkey(folder: Path) -> Iterator[Callable[[bool], None]]:
     """A Valkey of one test's own; call the yielded function with ``False`` to kill it."""
@@ -187,7 +193,7 @@ def private_valkey(folder: Path) -> Iterator[Callable[[bool], None]]:
                     cwd=folder,
                 )
             )
-            time.sleep(0.3)
+            wait_for("Valkey", lambda: listens(port))
         else:
             kill(running.pop())
 

@@ -91,6 +91,7 @@ class _StoredTaskSerializer(serializers.Serializer[Any]):
     total_deadline_s = serializers.IntegerField(allow_null=True)
     budget_s = serializers.IntegerField(allow_null=True)
     retry = serializers.DictField()
+    concurrency_key = serializers.CharField(default="")
     labels = serializers.DictField(child=serializers.CharField())
     requires = serializers.DictField(child=serializers.CharField(), default=dict)
 

@@ -13,6 +13,7 @@ from apps.runs.types import (
     CONCURRENCY_KEY,
     DISPATCHED,
     LONGEST_CONCURRENCY_KEY,
+    MOST_LABELS,
     EventKind,
     Need,
     OnFailure,
@@ -143,7 +144,7 @@ class TaskRequestSerializer(StrictSerializer):
     labels = serializers.DictField(
         child=serializers.CharField(max_length=200, allow_blank=True),
         required=False,
-        help_text="Up to 32 words of your own, kept with the run.",
+        help_text=f"Up to {MOST_LABELS} words of your own, kept with the run.",
     )
 
     depends_on = serializers.ListField(
@@ -159,8 +160,8 @@ class TaskRequestSerializer(StrictSerializer):
         return requires
 
     def validate_labels(self, labels: dict[str, str]) -> dict[str, str]:
-        if len(labels) > 32:
-            raise serializers.ValidationError("must be at most 32")
+        if len(labels) > MOST_LABELS:
+            raise serializers.ValidationError(f"must be at most {MOST_LABELS}")
         if any(not 1 <= len(name) <= 64 for name in labels):
             raise serializers.ValidationError("names must be 1 to 64 characters long")
         return labels

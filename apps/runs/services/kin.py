@@ -22,9 +22,9 @@ from apps.runs.errors import LeaseLost, ParentIsOver, TooDeep, TooManyChildren
 from apps.runs.kin_models import Budget, ChildRun
 from apps.runs.models import Run, RunLease
 from apps.runs.services import budgets, lifecycle
-from apps.runs.types import LeaseState, OnParentEnd, RunState
+from apps.runs.types import MOST_LABELS, LeaseState, OnParentEnd, RunState
 
-_MOST_LABELS: Final = 32
+# Runs of a tree on a run's page.
 _SHOWN: Final = 200
 
 
@@ -85,8 +85,8 @@ def inherit(run: Run, parent: Run) -> None:
         rule = "must be a run of the same project"
         raise Invalid([{"field": "parent", "rule": rule}])
     run.labels = parent.labels | run.labels
-    if len(run.labels) > _MOST_LABELS:
-        rule = f"must be at most {_MOST_LABELS}, with those of the parent"
+    if len(run.labels) > MOST_LABELS:
+        rule = f"must be at most {MOST_LABELS}, with those of the parent"
         raise Invalid([{"field": "labels", "rule": rule}])
     run.trace = parent.trace
     run.trace_id = tracing.trace_id_of(parent.trace)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 import threading
-import time
 from contextlib import ExitStack, contextmanager
 from functools import partial
 
@@ -26,6 +24,7 @@ from apps.runs.types import EventKind
 from launcher import accounts, ports
 from tests.faces import api, key, session
 from tests.factories import make_actor, make_run, make_user
+from tests.support.platform import listens, wait_for
 from tests.support.threads import at_once
 
 PROGRAM = shutil.which("pgbouncer", path="/usr/sbin:/usr/bin:/usr/local/bin")
@@ -61,7 +60,7 @@ def pooled(request, transactional_db, tmp_path_factory):
     process = subprocess.Popen([PROGRAM, "-q", str(config)], cwd="/", **runs_as)
     direct = {name: given[name] for name in ("HOST", "PORT")}
     try:
-        await_listener(process, port)
+        wait_for("pgbouncer", lambda: listens(port))
         connection.close()
         given.update(HOST="127.0.0.1", PORT=str(port))
         yield
@@ -70,16 +69,6 @@ def pooled(request, transactional_db, tmp_path_factory):
         given.update(direct)
         process.terminate()
         process.wait(10)
-
-
-def await_listener(process, port):
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline and process.poll() is None:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)
-    pytest.fail("pgbouncer did not start")
 
 
 def test_organizations_share_a_server_connection_and_see_their_own(pooled):

@@ -217,10 +217,9 @@ def test_many_children_at_once_take_exactly_what_there_is(scene):
     assert _taken() == 400
 
 
-@pytest.mark.django_db(transaction=True)
-def test_without_lock_and_constraint_they_take_more(scene, monkeypatch):
-    worker = StandIn(make_run(**scene, budget_s=400, timeout_s=100))
-    everybody = Barrier(10)
+def _without_the_lock(monkeypatch, people):
+    """So many read what is left before any of them takes of it."""
+    everybody = Barrier(people)
 
     def unlocked(root_id):
         found = Budget.objects.get(pk=root_id)
@@ -229,6 +228,12 @@ def test_without_lock_and_constraint_they_take_more(scene, monkeypatch):
 
     monkeypatch.setattr(budgets, "_held", unlocked)
     monkeypatch.setattr(children.kin, "lock", lambda *_, **__: None)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_without_lock_and_constraint_they_take_more(scene, monkeypatch):
+    worker = StandIn(make_run(**scene, budget_s=400, timeout_s=100))
+    _without_the_lock(monkeypatch, 10)
     with connection.cursor() as cursor:
         cursor.execute("ALTER TABLE runs_budget DROP CONSTRAINT runs_budget_not_exceeded")
     try:
@@ -246,15 +251,7 @@ def test_without_lock_and_constraint_they_take_more(scene, monkeypatch):
 @pytest.mark.django_db(transaction=True)
 def test_without_the_lock_the_constraint_still_refuses(scene, monkeypatch):
     worker = StandIn(make_run(**scene, budget_s=400, timeout_s=100))
-    everybody = Barrier(6)
-
-    def unlocked(root_id):
-        found = Budget.objects.get(pk=root_id)
-        everybody.wait(timeout=20)
-        return found
-
-    monkeypatch.setattr(budgets, "_held", unlocked)
-    monkeypatch.setattr(children.kin, "lock", lambda *_, **__: None)
+    _without_the_lock(monkeypatch, 6)
 
     at_once(
         [lambda n=n: _start(worker, f"k{n}", timeout_s=60) for n in range(6)],

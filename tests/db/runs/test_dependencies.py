@@ -187,16 +187,20 @@ def test_cancelling_a_run_that_waits_leaves_nothing_behind(scene):
 # --- the database ---------------------------------------------------------------------------------
 
 
+def _put_in_the_queue(run):
+    dispatch.enqueue(
+        run_id=run.pk,
+        organization_id=run.organization_id,
+        queue=run.queue,
+        priority=run.priority,
+    )
+
+
 def test_the_database_refuses_to_start_a_run_before_what_it_needs_has_ended(scene, seat):
     """Whatever the queue believes: here it was put in by hand."""
     first = make_run(**scene)
     last = _after(scene, first)
-    dispatch.enqueue(
-        run_id=last.pk,
-        organization_id=last.organization_id,
-        queue=last.queue,
-        priority=last.priority,
-    )
+    _put_in_the_queue(last)
 
     with pytest.raises(IntegrityError, match="has not ended as it must"), transaction.atomic():
         StandIn(last)
@@ -206,12 +210,7 @@ def test_without_that_trigger_it_would_start(scene, seat):
     """Sabotage."""
     first = make_run(**scene)
     last = _after(scene, first)
-    dispatch.enqueue(
-        run_id=last.pk,
-        organization_id=last.organization_id,
-        queue=last.queue,
-        priority=last.priority,
-    )
+    _put_in_the_queue(last)
     with connection.cursor() as cursor:
         cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
         cursor.execute("DROP TRIGGER runs_run_needs ON runs_run")
