@@ -1,11 +1,7 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import pytest
@@ -19,6 +15,7 @@ from tests.contracts.sandbox_driver import (
     sh,
     sleepers,
 )
+from tests.support.orphans import kill_a_worker_with_a_sandbox
 from workers.sandbox import local
 from workers.sandbox.base import SandboxSpec
 from workers.sandbox.egress.policy import Egress
@@ -188,27 +185,15 @@ def test_a_root_that_cannot_be_made_is_said(tmp_path, spec):
 
 def test_a_worker_killed_without_warning_leaves_nothing_running(tmp_path):
     amount = a_long_sleep()
-    program = textwrap.dedent(
+    kill_a_worker_with_a_sandbox(
         f"""
         from pathlib import Path
-        from workers.sandbox.base import Command, SandboxSpec
         from workers.sandbox.local import LocalDriver
         driver = LocalDriver(root=Path({str(tmp_path / "sandboxes")!r}), allowed=True)
-        sandbox = driver.start(SandboxSpec(image=""), sandbox_id="orphan")
-        script = "trap '' TERM; setsid sleep {amount} & echo ready; sleep {amount}"
-        for output in sandbox.run(Command(argv=("/bin/sh", "-c", script))):
-            print(output.data.decode(), flush=True)
-        """
+        """,
+        image="",
+        amount=amount,
     )
-    worker = subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]
-    )
-    assert worker.stdout.readline() == b"ready\n"
-    assert becomes_true(lambda: sleepers(amount) == 2)
-
-    os.kill(worker.pid, signal.SIGKILL)
-    worker.wait()
-    worker.stdout.close()
 
     assert becomes_true(lambda: sleepers(amount) == 0)
     driver = LocalDriver(root=tmp_path / "sandboxes", allowed=True)

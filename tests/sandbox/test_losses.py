@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import random
-import signal
-import subprocess
-import sys
-import textwrap
 import threading
 import time
-from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -25,6 +19,7 @@ from tests.contracts.sandbox_driver import (
     sleepers,
 )
 from tests.support.bridge import Bridge
+from tests.support.orphans import kill_a_worker_with_a_sandbox
 from workers.sandbox.base import Outcome
 from workers.sandbox.docker import DockerDriver
 from workers.sandbox.errors import ImageMissing, ImageUnfit, SandboxLost, SandboxUnavailable
@@ -141,26 +136,14 @@ def test_the_reaper_finds_a_volume_whose_container_was_never_made(driver, engine
 
 def test_a_worker_killed_without_warning_leaves_nothing_running(driver):
     amount = a_long_sleep()
-    program = textwrap.dedent(
+    kill_a_worker_with_a_sandbox(
         f"""
-        from workers.sandbox.base import Command, SandboxSpec
         from workers.sandbox.docker import DockerDriver
         driver = DockerDriver(instance={INSTANCE!r})
-        sandbox = driver.start(SandboxSpec(image={IMAGE!r}), sandbox_id="orphan")
-        script = "trap '' TERM; setsid sleep {amount} & echo ready; sleep {amount}"
-        for output in sandbox.run(Command(argv=("/bin/sh", "-c", script))):
-            print(output.data.decode(), flush=True)
-        """
+        """,
+        image=IMAGE,
+        amount=amount,
     )
-    worker = subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]
-    )
-    assert worker.stdout.readline() == b"ready\n"
-    assert becomes_true(lambda: sleepers(amount) == 2)
-
-    os.kill(worker.pid, signal.SIGKILL)
-    worker.wait()
-    worker.stdout.close()
 
     assert becomes_true(lambda: sleepers(amount) == 0, within=10)
     assert driver.reap(lambda _: frozenset()) == 1
