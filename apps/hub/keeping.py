@@ -10,7 +10,7 @@ from django.shortcuts import redirect
 from django.views.decorators.http import require_POST
 
 from apps.core.errors import Invalid
-from apps.hub.visiting import HubRequest, may, signed_in
+from apps.hub.visiting import HubRequest, may, number, signed_in
 from apps.identity import policy
 from apps.identity.actor import Actor
 from apps.identity.rest import page_actor
@@ -32,7 +32,7 @@ def retention_set(request: HubRequest) -> HttpResponse:
     """Keep ended runs for so many days; an empty number leaves it to the platform."""
     by = page_actor(request)
     try:
-        days = _days(request)
+        days = number(request, "days")
         kept = (
             removal.keep_as_platform(by=by) if days is None else removal.keep_for(by=by, days=days)
         )
@@ -42,12 +42,3 @@ def retention_set(request: HubRequest) -> HttpResponse:
         told = f"for {kept.run_days} days" if kept.run_days else "for ever"
         messages.success(request, f"Ended runs are kept {told}.")
     return redirect("queue")
-
-
-def _days(request: HubRequest) -> int | None:
-    given = request.POST.get("days", "").strip()
-    if not given:
-        return None
-    if not (given.isascii() and given.isdigit() and len(given) <= 6):
-        raise Invalid([{"field": "days", "rule": "must be a whole number"}])
-    return int(given)

@@ -14,7 +14,7 @@ from django.views.decorators.http import require_POST
 from apps.agents.models import Agent
 from apps.core.errors import Invalid
 from apps.core.rest.references import find
-from apps.hub.visiting import HubRequest, may, person, signed_in
+from apps.hub.visiting import HubRequest, may, number, person, signed_in
 from apps.identity import policy
 from apps.identity.actor import Actor
 from apps.identity.rest import page_actor
@@ -57,9 +57,9 @@ def limit_set(request: HubRequest) -> HttpResponse:
         limits.put(
             by=page_actor(request),
             about=about,
-            cap=_number(request, "cap"),
+            cap=number(request, "cap"),
             rate=_rate(request),
-            queue_limit=_number(request, "most"),
+            queue_limit=number(request, "most"),
         )
     except Invalid as error:
         messages.error(request, str(error))
@@ -87,7 +87,7 @@ def queue_cap(request: HubRequest) -> HttpResponse:
         raise BadRequest("priority is not one of the classes")
     name = request.POST.get("queue", "")
     try:
-        cap = _number(request, "cap")
+        cap = number(request, "cap")
         limits.cap_queue(by=page_actor(request), queue=name, priority=_CLASSES[label], cap=cap)
     except Invalid as error:
         messages.error(request, str(error))
@@ -131,19 +131,9 @@ def _about(request: HubRequest) -> About:
 
 
 def _rate(request: HubRequest) -> Rate | None:
-    count, seconds = _number(request, "count"), _number(request, "seconds")
+    count, seconds = number(request, "count"), number(request, "seconds")
     if count is None and seconds is None:
         return None
     if count is None or seconds is None:
         raise Invalid([{"field": "rate", "rule": "needs a number of starts and of seconds"}])
     return Rate(count=count, seconds=seconds)
-
-
-def _number(request: HubRequest, name: str) -> int | None:
-    """A number of the form; nothing for an empty field. Raises ``Invalid``."""
-    given = request.POST.get(name, "").strip()
-    if not given:
-        return None
-    if not (given.isascii() and given.isdigit() and len(given) <= 12):
-        raise Invalid([{"field": name, "rule": "must be a whole number"}])
-    return int(given)

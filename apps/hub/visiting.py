@@ -14,7 +14,7 @@ from django.urls import reverse
 from django_htmx.http import HttpResponseClientRedirect
 from django_htmx.middleware import HtmxDetails
 
-from apps.core.errors import NotAllowed, NotFound
+from apps.core.errors import Invalid, NotAllowed, NotFound
 from apps.identity import policy
 from apps.identity.matrix import MATRIX
 from apps.identity.models import User
@@ -90,3 +90,13 @@ def person(request: HubRequest) -> User:
     if not isinstance(request.user, User):
         raise Http404
     return request.user
+
+
+def number(request: HubRequest, name: str) -> int | None:
+    """A number of the form; nothing for an empty field. Raises ``Invalid``."""
+    given = request.POST.get(name, "").strip()
+    if not given:
+        return None
+    if not (given.isascii() and given.isdigit() and len(given) <= 12):
+        raise Invalid([{"field": name, "rule": "must be a whole number"}])
+    return int(given)
