@@ -20,11 +20,12 @@ from django import forms
 from django.conf import settings
 from django.contrib import messages
 from django.contrib.admin import RelatedFieldListFilter
+from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.utils import unquote
 from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.core.paginator import Paginator
-from django.db import models, transaction
+from django.db import DataError, models, transaction
 from django.db.models import Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
@@ -281,6 +282,16 @@ class Window(ModelAdmin):  # type: ignore[misc]  # untyped base
         for column in self.id_columns:
             matches |= Q(**{column: value.hex if column.endswith("trace_id") else value})
         return queryset.filter(matches), False
+
+    def get_changelist_instance(self, request: HttpRequest) -> Any:
+        """A filter in the address that no row can match, such as a year after the last, is dropped with a
+        word, as Django drops those it cannot read."""
+        try:
+            return super().get_changelist_instance(request)
+        except (ValueError, OverflowError, DataError) as error:
+            if not request.GET:
+                raise
+            raise IncorrectLookupParameters from error
 
     def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
         kwargs.setdefault("queryset", own(db_field.related_model, request, self.admin_site))

@@ -355,7 +355,8 @@ async def test_a_subscription_that_breaks_is_made_anew(live, monkeypatch, caplog
         (frame,) = await take(listener, 1, within=1)
 
     assert frame.seq == 1
-    assert [record.message for record in caplog.records] == [
+    # On a busy machine an echo may be late before.
+    assert [record.message for record in caplog.records][-3:] == [
         "hints arrive",
         "no hints arrive, polling goes on",
         "hints arrive",
