@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from apps.core import doorbell, memory, redaction, sql, tracing
 from apps.events.models import AuditEntry, OutboxEntry
 from apps.events.services import changes
 from apps.events.types import ActorRef, EventType, Severity, Subject
+
+# Of an audit entry, in a statement that writes some.
+_COLUMNS: Final = tuple(
+    field.attname for field in AuditEntry._meta.concrete_fields if field.attname not in {"id", "at"}
+)
 
 
 def emit(
@@ -50,12 +56,32 @@ def audit(
     ``before`` and ``after`` are the changed row's fields (``changes.of``); their difference is kept
     under ``changes``. Secrets are hidden in all of it.
     """
+    entry = entry_of(
+        by,
+        action,
+        resource_type=resource_type,
+        resource_id=resource_id,
+        detail=detail,
+        changed=changes.between(before, after),
+    )
+    entry.save(force_insert=True)
+    return entry
+
+
+def entry_of(
+    by: ActorRef,
+    action: str,
+    *,
+    resource_type: str,
+    resource_id: object,
+    detail: Mapping[str, object] | None = None,
+    changed: Mapping[str, object] | None = None,
+) -> AuditEntry:
+    """The entry for ``audit``, or for a statement of the caller's own that writes it with the act (``row_of``)."""
     sql.require_transaction("outbox.audit")
     memory.forget()
     told = {name: redaction.value(name, given) for name, given in (detail or {}).items()}
-    if changed := changes.between(before, after):
-        told["changes"] = changed
-    return AuditEntry.objects.create(
+    return AuditEntry(
         organization_id=by.organization_id,
         actor_kind=by.kind,
         actor_id=by.id,
@@ -66,6 +92,11 @@ def audit(
         action=action,
         resource_type=resource_type,
         resource_id=str(resource_id),
-        detail=told,
+        detail=told | ({"changes": changed} if changed else {}),
         trace_id=tracing.current_trace_id(),
     )
+
+
+def row_of(entry: AuditEntry) -> dict[str, object]:
+    """An entry's columns, but for those that the database fills in."""
+    return {column: getattr(entry, column) for column in _COLUMNS}

@@ -21,6 +21,7 @@ from apps.core import clock, doorbell, failpoints, labels, memory, sql, tracing
 from apps.core.errors import AosError, Invalid, NotFound
 from apps.core.failpoints import Place
 from apps.core.models import uuid7
+from apps.events.models import AuditEntry
 from apps.events.services import outbox
 from apps.identity import policy
 from apps.identity.actor import Actor
@@ -211,10 +212,10 @@ def _admit(by: Actor, wanted: Sequence[Wanted | AosError]) -> list[Run | AosErro
         results.append(result)
     if runs := [result for result in results if isinstance(result, Run)]:
         backlog.require_room(runs[0].organization_id, more=len(runs))
-        _store(runs, by=by)
+        entries = _entries(by, "run.submit_many", runs, parents=brood.parents)
+        _store(runs, by=by, entries=entries)
         brood.tie()
         dependencies.hold(held)
-        _audit_many(by, "run.submit_many", runs, parents=brood.parents)
     return results
 
 
@@ -248,36 +249,36 @@ def _door(by: Actor, project: Project, agent: Agent) -> AosError | None:
     return None
 
 
-def _audit_many(
+def _entries(
     by: Actor,
     action: str,
     runs: Sequence[Run],
     *,
     parents: Mapping[UUID, UUID] | None = None,
     **more: object,
-) -> None:
+) -> Sequence[AuditEntry]:
     """One entry for the runs of each agent in each project, and under each parent."""
     groups: dict[tuple[UUID, UUID, UUID | None], list[Run]] = {}
     for run in runs:
         parent = (parents or {}).get(run.public_id)
         groups.setdefault((run.project_id, run.agent_version_id, parent), []).append(run)
-    for (_, _, parent), group in groups.items():
-        project, version = group[0].project, group[0].agent_version
-        outbox.audit(
+    return [
+        outbox.entry_of(
             by.ref,
             action,
             resource_type="project",
-            resource_id=project.pk,
-            detail={
-                "agent": version.agent.slug,
-                "version": version.number,
-                "project": project.slug,
-                "count": len(group),
-                "runs": [str(run.public_id) for run in group],
-                **more,
-            }
+            resource_id=group[0].project_id,
+            detail=_told(group[0])
+            | {"count": len(group), "runs": [str(run.public_id) for run in group], **more}
             | ({"parent": str(parent)} if parent else {}),
         )
+        for (_, _, parent), group in groups.items()
+    ]
+
+
+def _told(run: Run) -> dict[str, object]:
+    version = run.agent_version
+    return {"agent": version.agent.slug, "version": version.number, "project": run.project.slug}
 
 
 def rerun_many(*, by: Actor, runs: Sequence[Run], act: UUID) -> list[Run | AosError]:
@@ -292,9 +293,8 @@ def rerun_many(*, by: Actor, runs: Sequence[Run], act: UUID) -> list[Run | AosEr
             backlog.require_room(made[0].organization_id, more=len(made))
         except QueueFull as full:
             return [full if isinstance(result, Run) else result for result in results]
-        _store(made, by=by)
+        _store(made, by=by, entries=_entries(by, "run.rerun_many", made, act=str(act)))
         letters.settle({run.rerun_of_id: run.pk for run in made if run.rerun_of_id})
-        _audit_many(by, "run.rerun_many", made, act=str(act))
     return results
 
 
@@ -412,7 +412,6 @@ def _accept(
     run = _new_run(
         by=by, project=project, version=version, task=task, files=files, rerun_of=rerun_of
     )
-    slug = version.agent.slug
     needs = dependencies.Needs(by, [task]).of(task)
     drawn = None
     if under:
@@ -420,19 +419,18 @@ def _accept(
         kin.lock(under, also=[on.pk for on, _ in needs])
         drawn = kin.draw(run, under.parent)
     backlog.require_room(run.organization_id, more=1)
-    _store([run], by=by)
-    if under:
-        kin.tie(run, under, drawn)
-    if needs:
-        dependencies.hold([(run, needs)])
-    outbox.audit(
+    entry = outbox.entry_of(
         by.ref,
         "run.rerun" if rerun_of else "run.submit",
         resource_type="run",
         resource_id=run.public_id,
-        detail={"agent": slug, "version": version.number, "project": project.slug}
-        | ({"parent": str(under.parent.public_id)} if under else {}),
+        detail=_told(run) | ({"parent": str(under.parent.public_id)} if under else {}),
     )
+    _store([run], by=by, entries=[entry])
+    if under:
+        kin.tie(run, under, drawn)
+    if needs:
+        dependencies.hold([(run, needs)])
     return run
 
 
@@ -480,8 +478,8 @@ def _new_run(
     return run
 
 
-def _store(runs: Sequence[Run], *, by: Actor) -> None:
-    """Write the runs, queue them, and say so in their logs and their project, in one round trip."""
+def _store(runs: Sequence[Run], *, by: Actor, entries: Sequence[AuditEntry]) -> None:
+    """Write the runs, queue them, and say so in their logs, their project and on record, in one round trip."""
     now = clock.now()
     line = {"state": RunState.QUEUED, "by": by.user.username}
     rows = [
@@ -502,7 +500,11 @@ def _store(runs: Sequence[Run], *, by: Actor) -> None:
         }
         for place, run in enumerate(runs)
     ]
-    stored = sql.fetch(SQL["accept"], {"runs": json.dumps(rows, default=str)})
+    told = [outbox.row_of(entry) for entry in entries]
+    stored = sql.fetch(
+        SQL["accept"],
+        {"runs": json.dumps(rows, default=str), "entries": json.dumps(told, default=str)},
+    )
     failpoints.hit(Place.STORED)
     found = {row["public_id"]: row for row in stored}
     for run in runs:

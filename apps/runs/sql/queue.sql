@@ -27,9 +27,9 @@ UPDATE runs_leader SET expires_at = clock_timestamp() - interval '1 second'
  WHERE shard = %(shard)s AND holder = %(holder)s AND epoch = %(epoch)s;
 
 -- name: accept
--- Store new runs, queue them, write the first line of their logs and their acceptance: three statements in
--- one round trip. Three, because row security looks at the run before it lets a web request write beside
--- it, and a statement sees only what earlier ones wrote.
+-- Store new runs, queue them, write the first line of their logs and their acceptance, and what goes on record
+-- of it: four statements in one round trip. Not one, because row security looks at the run before it lets a web
+-- request write beside it, and a statement sees only what earlier ones wrote.
 INSERT INTO runs_run (public_id, organization_id, project_id, agent_version_id, submitted_by_id,
                       rerun_of_id, name, queue, priority, spec, retry, labels, concurrency_key, trace,
                       trace_id, state, run_at, queue_deadline, total_deadline, timeout_s, requires,
@@ -81,6 +81,13 @@ INSERT INTO events_outboxentry (event_id, organization_id, project_id, run_id, t
 SELECT event_id, organization_id, project_id, public_id, trace_id, 'task.acceptance', 'info', news
   FROM new
  ORDER BY id;
+
+INSERT INTO events_auditentry (organization_id, actor_kind, actor_id, actor_name, token_id, agent_id, run_id,
+                               action, resource_type, resource_id, detail, trace_id)
+SELECT entry.*
+  FROM jsonb_to_recordset(%(entries)s::jsonb) AS entry (
+       organization_id uuid, actor_kind text, actor_id uuid, actor_name text, token_id uuid, agent_id uuid,
+       run_id uuid, action text, resource_type text, resource_id text, detail jsonb, trace_id text);
 
 -- name: find_lane
 -- The insert loses harmlessly when the lane is there; then the second branch finds it.

@@ -62,9 +62,9 @@ def test_a_run_is_stored_with_its_queue_row_event_and_audit_entry(world):
 
 def test_a_failure_on_the_way_leaves_nothing(world, monkeypatch):
     def broken(*_, **__):
-        raise IntegrityError("audit is not writable")
+        raise IntegrityError("something is not writable")
 
-    monkeypatch.setattr("apps.events.services.outbox.audit", broken)
+    monkeypatch.setattr("apps.runs.services.lifecycle.tell_on_commit", broken)
 
     with pytest.raises(IntegrityError), transaction.atomic():
         _submit(world, key=KEY)
