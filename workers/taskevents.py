@@ -25,7 +25,7 @@ from apps.runs.types import Failure, Started
 
 logger = logging.getLogger(__name__)
 
-_PAUSE_S: Final = 0.02
+_PAUSE_S: Final = 0.05
 _MOST_WAITING: Final = 20_000
 
 

@@ -449,7 +449,12 @@ CELERY_WORKER_SEND_TASK_EVENTS = True
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 if CELERY_BROKER_URL.startswith(("redis", "unix")):
-    CELERY_BROKER_TRANSPORT_OPTIONS = {"socket_keepalive": True, "health_check_interval": 25}
+    CELERY_BROKER_TRANSPORT_OPTIONS = {
+        "socket_keepalive": True,
+        "health_check_interval": 25,
+        # The leader decides who goes first, so messages have no priorities: one list a queue, not four.
+        "priority_steps": [0],
+    }
 else:
     # RabbitMQ: queues that outlive a host of its cluster, and a word that a message has arrived. Without
     # it, what is sent into a connection that just broke is missed only at the dispatch deadline.
