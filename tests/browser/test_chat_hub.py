@@ -6,8 +6,8 @@ import pytest
 from playwright.sync_api import expect
 
 from apps.runs.models import Run
-from tests.browser.conftest import PHONE
-from tests.factories import make_agent, make_run
+from tests.browser.conftest import DESKTOP, PHONE
+from tests.factories import make_agent, make_project, make_run
 from tests.support.stand_in import StandIn, artifact, publish
 
 CLEANER = {
@@ -285,3 +285,22 @@ def test_the_palette_finds_a_run_by_keyboard_alone(page, project):
     page.keyboard.press("Enter")
 
     expect(page).to_have_url(re.compile(f"/runs/{run.public_id}"))
+
+
+def test_the_menu_of_many_projects_stays_in_the_window_and_tells_equal_names_apart(
+    page, project, visitor
+):
+    for number in range(40):
+        make_project(organization=project.organization, name="Rain", slug=f"rain-{number}")
+    page.goto("/")
+    page.get_by_role("button", name="Switch project").click()
+    menu = page.locator("#menu-project")
+    expect(menu.get_by_role("link", name="rain-7", exact=False).first).to_be_visible()
+
+    box = menu.bounding_box()
+
+    assert box
+    assert box["y"] >= 0
+    assert box["y"] + box["height"] <= DESKTOP["height"]
+    menu.get_by_role("link", name="rain-39").click()
+    expect(page.get_by_role("button", name="Switch project")).to_contain_text("Rain")

@@ -25,10 +25,14 @@ SENTENCES: Final[Mapping[str, tuple[str, ...]]] = {
     "binding.create": ("gave a role",),
     "binding.delete": ("took away a role: {row}",),
     "binding.grant": (
+        "gave {user} the role {role} over the {scope} {place}",
+        "gave {department} the role {role} over the {scope} {place}",
         "gave {user} the role {role} over the {scope}",
         "gave {department} the role {role} over the {scope}",
     ),
     "binding.revoke": (
+        "took the role {role} over the {scope} {place} from {user}",
+        "took the role {role} over the {scope} {place} from {department}",
         "took the role {role} over the {scope} from {user}",
         "took the role {role} over the {scope} from {department}",
     ),

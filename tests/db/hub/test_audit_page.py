@@ -16,8 +16,9 @@ from apps.events.types import platform
 from apps.hub.audit import words
 from apps.identity import denials
 from apps.identity.actor import Actor
-from apps.identity.services import tokens
+from apps.identity.services import bindings, tokens
 from apps.identity.types import Role
+from apps.projects.services import projects
 from apps.runs.services import acts
 from tests.faces import session
 from tests.factories import make_agent, make_cast, make_project, make_run, make_user
@@ -209,6 +210,16 @@ def test_an_entry_is_a_sentence_with_its_token_its_place_and_its_run(cast, page)
     assert "through the token nightly" in text
     assert reverse("run", args=[run.public_id]) in text
     assert "Sealed, place" in text
+
+
+def test_a_role_is_told_with_the_place_it_is_over(cast, page):
+    project = make_project(organization=cast.organization, name="Rain")
+    place = projects.place(cast.olivia, project.slug)
+    bindings.grant(by=Actor(user=cast.olivia), subject=cast.vera, role=Role.OPERATOR, place=place)
+
+    text = page.get("/audit?action=binding.grant").content.decode()
+
+    assert "the role operator over the project Rain" in text
 
 
 def test_what_a_run_did_is_told_with_its_person_its_agent_and_the_run(cast, page):
