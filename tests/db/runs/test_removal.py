@@ -5,11 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 
 from apps.core import clock
 from apps.core.errors import Invalid, NotAllowed
 from apps.events.models import AuditEntry, OutboxEntry
+from apps.identity.actor import Actor
 from apps.identity.models import Binding
 from apps.identity.types import Role
 from apps.runs.kin_models import ChildRun
@@ -412,7 +413,7 @@ def test_the_queue_page_tells_the_time_and_only_owners_change_it():
     cast = make_cast()
     owner, admin = session(cast.olivia), session(cast.adam)
 
-    assert owner.post("/queue/retention", {"days": "45"}).status_code == 302
+    assert owner.post("/queue/retention", {"days": "45", "sure": "yes"}).status_code == 302
     assert "45 days" in admin.get("/queue").content.decode()
     assert 'name="days"' not in admin.get("/queue").content.decode()
     assert 'name="days"' in owner.get("/queue").content.decode()
@@ -421,3 +422,21 @@ def test_the_queue_page_tells_the_time_and_only_owners_change_it():
     assert removal.kept(cast.organization.pk).run_days == 45
     owner.post("/queue/retention", {"days": ""})
     assert not removal.kept(cast.organization.pk).own
+
+
+def test_a_shorter_time_is_asked_for_twice_on_the_page_and_a_longer_one_is_not():
+    cast = make_cast()
+    owner = session(cast.olivia)
+    old = make_run(by=Actor(user=cast.olivia), project=make_project(organization=cast.organization))
+    with transaction.atomic():
+        lifecycle.close(lifecycle.lock(old.pk), RunState.CANCELLED)
+    Run.objects.filter(pk=old.pk).update(finished_at=clock.now() - timedelta(days=60))
+
+    asked = owner.post("/queue/retention", {"days": "45"})
+
+    assert "1 run ended longer ago and will be removed" in asked.content.decode()
+    assert not removal.kept(cast.organization.pk).own
+    owner.post("/queue/retention", {"days": "45", "sure": "yes"})
+    assert owner.post("/queue/retention", {"days": "90"}).status_code == 302
+    assert removal.kept(cast.organization.pk).run_days == 90
+    assert owner.post("/queue/retention", {"days": "89"}).status_code == 200
