@@ -33,7 +33,7 @@ def cast():
 
 
 def reads_of_roles(queries):
-    return [one for one in queries if one["sql"].startswith('SELECT "identity_binding"."role"')]
+    return [one for one in queries if "SELECT role, scope, scope_id" in one["sql"]]
 
 
 @pytest.mark.parametrize(
