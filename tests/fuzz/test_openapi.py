@@ -41,11 +41,14 @@ def expected(other: World, caller: Role | None) -> Expected:
 
 
 def words(own: World, other: World) -> dict[str, Sequence[str]]:
-    """Ids of both organizations, ours thrice as often."""
+    """Ids of both organizations, ours thrice as often.
+
+    A concurrency key is not theirs alone: whoever limits the one of this name has a limit that is called so.
+    """
     return {
         name: [*own.words[name] * 3, *(word for word in other.words[name] if len(word) > 2)]
         for name in own.words
-    }
+    } | {"key": own.words["key"]}
 
 
 def send(
