@@ -31,7 +31,7 @@ def say(port, *pieces, timeout=10.0):
             answer = b""
             while chunk := line.recv(65536):
                 answer += chunk
-                if b"\r\n\r\n" in answer and b"HTTP/1.1 4" in answer:
+                if b"\r\n\r\n" in answer and b"connection: close" not in answer.lower():
                     break
         except (ConnectionResetError, BrokenPipeError):
             return b"closed"
