@@ -53,10 +53,10 @@ class Client:
 
     def submit(self, count: int) -> None:
         """Submit runs; return when all were accepted."""
-        tasks = [self._task() for _ in range(count)]
-        scripts = sum(self._chance(SCRIPTS) for _ in tasks)
-        self.offer(self.scripts, tasks[:scripts])
-        self.offer(self.functions, tasks[scripts:])
+        scripts = sum(self._chance(SCRIPTS) for _ in range(count))
+        self.offer(self.scripts, [self._task() for _ in range(scripts)])
+        tasks = [self._task(**self._perhaps_parent()) for _ in range(count - scripts)]
+        self.offer(self.functions, tasks)
 
     def submit_each_kind(self) -> None:
         """A script, functions, one that starts children and fails at first, one that starts later."""
@@ -72,12 +72,13 @@ class Client:
         self.submitted += 1
         return TaskSpec(input={"number": self.submitted, "for_s": 0} | given, retry=RETRY)
 
-    def _task(self) -> TaskSpec:
-        given: dict[str, Any] = {"for_s": self.dice.choice([0, 0, 0.02, 0.3, 1])}
-        if self._chance(FAILING):
-            given |= self._failing_parent()
+    def _task(self, **more: Any) -> TaskSpec:
+        given = {"for_s": self.dice.choice([0, 0, 0.02, 0.3, 1])} | more
         run_at = _soon(self.dice.random()) if self._chance(LATER) else None
         return replace(self.task(**given), run_at=run_at)
+
+    def _perhaps_parent(self) -> dict[str, Any]:
+        return self._failing_parent() if self._chance(FAILING) else {}
 
     def _failing_parent(self) -> dict[str, Any]:
         return {"children": CHILDREN, "agent": self.functions.slug, "fails_first": True}
