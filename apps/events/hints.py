@@ -27,6 +27,7 @@ GROUP: Final = "hints"
 _PAUSE_S: Final = 0.01
 _LONGEST_PAUSE_S: Final = 0.05
 _PATIENCE_S: Final = 2.0
+# Until Redis is asked again that did not answer.
 _AWAY_S: Final = 0.5
 # Hints kept while Redis is away. Beyond that they are dropped: the web polls.
 _MOST: Final = 10_000

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -17,6 +16,7 @@ from apps.runs.limit_models import Limit
 from apps.runs.models import Schedule
 from apps.runs.services import limits, schedules
 from tests.factories import make_actor, make_agent, make_project, make_schedule, make_user
+from tests.support.platform import wait_for
 from tests.support.threads import apart
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -124,7 +124,7 @@ def at_the_same_moment(first, second):
         with transaction.atomic():
             first()
             outcome = pool.submit(apart, second)
-            wait_until(lambda: outcome.done() or somebody_waits())
+            wait_for("the second to wait or be done", lambda: outcome.done() or somebody_waits())
         return outcome.exception(timeout=30)
 
 
@@ -135,13 +135,6 @@ def somebody_waits():
             " WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid)))"
         )
         return cursor.fetchone()[0]
-
-
-def wait_until(condition):
-    ends = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < ends, "nobody waited and nobody was done"
-        time.sleep(0.02)
 
 
 def arm(table, how):
