@@ -39,9 +39,11 @@ from apps.runs.services import (
 )
 from apps.runs.services.dispatch import Dispatcher, View
 from apps.runs.services.leadership import Seat, SeatLost
+from workers import garbage
 from workers.engine.courier import Courier
 from workers.engine.janitor import Janitor
 from workers.engine.publish import BrokerAway, Publisher
+from workers.engine.vacuum import Vacuum
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +78,7 @@ class Engine:
         self._publisher = Publisher(app)
         self._courier = Courier()
         self._janitor = Janitor()
+        self._vacuum = Vacuum()
         self._stopping = threading.Event()
         self._rung = threading.Event()
         self._seat: Seat | None = None
@@ -107,6 +110,7 @@ class Engine:
 
     def run(self) -> None:
         threading.Thread(target=self._listen, name="bell", daemon=True).start()
+        garbage.search_seldom()
         logger.info("engine stands by", extra={"engine": self._name})
         with direct.line():
             while not self._stopping.is_set():
@@ -195,6 +199,7 @@ class Engine:
         )
         if not messages:
             return 0
+        self._vacuum.note(sum(len(message.dispatches) for message in messages))
         failpoints.hit(Place.CLAIMED)
         try:
             self._publisher.publish(messages)
@@ -303,6 +308,7 @@ class Engine:
         self._publisher.close()
         self._courier.stop()
         self._janitor.stop()
+        self._vacuum.stop()
         if self._seat is not None:
             try:
                 leadership.leave(self._seat)

@@ -10,11 +10,12 @@
 --
 -- `fresh` leaves out what the log already has (the same event, or a second receipt of a run): it is
 -- taken from the outbox, gets no number, and cannot block everything behind it. The log is asked about each
--- event by key, never with EXISTS: that may be planned as one reading of all receipts there are.
+-- event by key, never with EXISTS: that may be planned as one reading of all receipts there are. "= ANY (ARRAY[...])"
+-- has its reason, see apps/runs/sql/queue.sql.
 WITH batch AS MATERIALIZED (
     SELECT id FROM events_outboxentry ORDER BY id LIMIT %(limit)s FOR UPDATE
 ), taken AS (
-    DELETE FROM events_outboxentry AS entry USING batch WHERE entry.id = batch.id
+    DELETE FROM events_outboxentry AS entry USING batch WHERE entry.id = ANY (ARRAY[batch.id])
     RETURNING entry.*
 ), judged AS MATERIALIZED (
     SELECT taken.*,

@@ -1,6 +1,11 @@
 -- Statements whose point is locking or bulk. Everything else uses the ORM.
 -- The database clock is used on both sides of every comparison: the hosts' clocks differ.
 -- Locks are taken in one order everywhere: run, then ready or scheduled, then lease.
+--
+-- "key = ANY (ARRAY[other])" is an equality of which PostgreSQL makes one thing only: a look-up in the index for
+-- each of the others. Plans are kept here (apps/core/postgres/direct.py), and tables of a queue are often vacuumed
+-- while they are nearly empty. Of a plain equality it then makes a plan that reads the whole index in its order and
+-- compares each row with each of the others, and keeps it when the table fills.
 
 -- name: lead
 -- Take the leader's seat, or keep it. The epoch grows when the seat changes hands; no row back
@@ -124,14 +129,14 @@ WITH due AS MATERIALIZED (
      LIMIT %(limit)s
        FOR UPDATE SKIP LOCKED
 ), gone AS (
-    DELETE FROM runs_scheduled AS s USING due WHERE s.run_id = due.run_id
+    DELETE FROM runs_scheduled AS s USING due WHERE s.run_id = ANY (ARRAY[due.run_id])
     RETURNING s.run_id, s.due_at, s.dispatches
 )
 INSERT INTO runs_ready (run_id, lane_id, seq, dispatches, ready_at, queue_deadline, gate)
 SELECT gone.run_id, lane.id, nextval('runs_ready_seq'), gone.dispatches, clock_timestamp(),
        CASE WHEN run.attempts = 0 THEN run.queue_deadline END, run.pool_gate
   FROM gone
-  JOIN runs_run AS run ON run.id = gone.run_id
+  JOIN runs_run AS run ON run.id = ANY (ARRAY[gone.run_id])
   JOIN runs_lane AS lane ON lane.organization_id = run.organization_id
        AND lane.queue = run.queue AND lane.priority = run.priority
  ORDER BY gone.due_at;
@@ -170,7 +175,7 @@ SELECT head.lane_id, head.lane_gate, head.organization_id, head.priority, head.s
      WHERE NOT lane.paused AND lane.gate <> ALL(%(closed)s::uuid[])
        AND lane.organization_id <> ALL(%(closed)s::uuid[])
   ) AS head
-  JOIN runs_run AS run ON run.id = head.run_id;
+  JOIN runs_run AS run ON run.id = ANY (ARRAY[head.run_id]);
 
 -- name: rules
 -- All limits, with the number that grows at each change of one: read together, so that they belong together.
@@ -259,10 +264,10 @@ WITH seat AS MATERIALIZED (
     SELECT r.run_id, want.gate
       FROM seat
      CROSS JOIN unnest(%(runs)s::bigint[], %(gates)s::uuid[]) AS want (run_id, gate)
-      JOIN runs_ready AS r ON r.run_id = want.run_id
+      JOIN runs_ready AS r ON r.run_id = ANY (ARRAY[want.run_id])
        FOR UPDATE OF r SKIP LOCKED
 )
-UPDATE runs_ready AS r SET gate = pick.gate FROM pick WHERE r.run_id = pick.run_id;
+UPDATE runs_ready AS r SET gate = pick.gate FROM pick WHERE r.run_id = ANY (ARRAY[pick.run_id]);
 
 -- name: look
 -- One glance at all that a leader may have to do, so that a round with nothing to do is one statement.
@@ -324,10 +329,10 @@ WITH hasty AS MATERIALIZED (
       FROM seat
      CROSS JOIN unnest(%(runs)s::bigint[], %(messages)s::bigint[], %(passes)s::text[], %(pools)s::text[])
            WITH ORDINALITY AS want (run_id, message, passes, pool, place)
-      JOIN runs_ready AS r ON r.run_id = want.run_id
+      JOIN runs_ready AS r ON r.run_id = ANY (ARRAY[want.run_id])
        FOR UPDATE OF r SKIP LOCKED
 ), gone AS (
-    DELETE FROM runs_ready AS r USING pick WHERE r.run_id = pick.run_id
+    DELETE FROM runs_ready AS r USING pick WHERE r.run_id = ANY (ARRAY[pick.run_id])
     RETURNING r.run_id, r.lane_id, r.dispatches, pick.message, pick.passes, pick.pool, pick.place
 ), pass AS (
     SELECT gone.run_id, pass.*
@@ -356,7 +361,7 @@ WITH hasty AS MATERIALIZED (
     RETURNING run_id, token, seq
 )
 SELECT leased.run_id, leased.token, leased.seq, run.public_id, run.name, run.trace
-  FROM leased JOIN runs_run AS run ON run.id = leased.run_id CROSS JOIN hasty;
+  FROM leased JOIN runs_run AS run ON run.id = ANY (ARRAY[leased.run_id]) CROSS JOIN hasty;
 
 -- name: hand_back
 -- Return leases that no worker has started, at no cost to the run: those whose message could not be
@@ -384,7 +389,7 @@ RETURNING run_id;
 WITH held AS MATERIALIZED (
     SELECT run.id, run.timeout_s, wanted.token
       FROM unnest(%(run_ids)s::bigint[], %(tokens)s::bigint[]) AS wanted (run_id, token)
-      JOIN runs_run AS run ON run.id = wanted.run_id
+      JOIN runs_run AS run ON run.id = ANY (ARRAY[wanted.run_id])
      ORDER BY run.id
        FOR NO KEY UPDATE OF run
 ), mine AS (
@@ -392,7 +397,7 @@ WITH held AS MATERIALIZED (
        SET state = 'r', worker_id = %(worker_id)s, started_at = clock_timestamp(),
            hard_deadline = clock_timestamp() + make_interval(secs => held.timeout_s + %(grace_s)s)
       FROM held
-     WHERE lease.run_id = held.id AND lease.token = held.token AND lease.state = 'd'
+     WHERE lease.run_id = ANY (ARRAY[held.id]) AND lease.token = ANY (ARRAY[held.token]) AND lease.state = 'd'
        AND (lease.pool IS NULL OR lease.pool = %(pool)s)
     RETURNING lease.run_id, lease.token, lease.seq
 ), run AS (
@@ -400,7 +405,7 @@ WITH held AS MATERIALIZED (
        SET state = 'running', attempts = run.attempts + 1,
            started_at = coalesce(run.started_at, clock_timestamp())
       FROM mine
-     WHERE run.id = mine.run_id
+     WHERE run.id = ANY (ARRAY[mine.run_id])
     RETURNING run.id, run.public_id, run.organization_id, run.project_id, run.agent_version_id,
               run.attempts, run.spec, run.trace, run.timeout_s, run.name, mine.token, mine.seq,
               1 + coalesce((SELECT max(e.seq) FROM runs_event AS e WHERE e.run_id = run.id), 0)
@@ -431,20 +436,20 @@ WITH held AS MATERIALIZED (
       FROM jsonb_to_recordset(%(reports)s::jsonb) AS report (
            run_id bigint, token bigint, after int, state text, result jsonb, error jsonb,
            isolation text, lines jsonb, artifacts jsonb, receipt_id uuid, recovery_id uuid)
-      JOIN runs_run AS run ON run.id = report.run_id
+      JOIN runs_run AS run ON run.id = ANY (ARRAY[report.run_id])
      ORDER BY run.id
        FOR NO KEY UPDATE OF run
 ), gone AS (
     DELETE FROM runs_lease AS lease
      USING held
-     WHERE lease.run_id = held.run_id AND lease.token = held.token
+     WHERE lease.run_id = ANY (ARRAY[held.run_id]) AND lease.token = ANY (ARRAY[held.token])
     RETURNING held.*
 ), ended AS (
     UPDATE runs_run AS run
        SET state = report.state, result = report.result, error = report.error,
            isolation = coalesce(report.isolation, run.isolation), finished_at = clock_timestamp()
       FROM (SELECT * FROM gone UNION ALL SELECT * FROM held WHERE token IS NULL) AS report
-     WHERE run.id = report.run_id
+     WHERE run.id = ANY (ARRAY[report.run_id])
     RETURNING run.id, run.public_id, run.organization_id, run.project_id, run.trace_id, run.name,
               run.state, run.attempts, run.isolation, run.started_at, run.finished_at, run.result,
               run.error, report.lines, report.artifacts, report.receipt_id, report.recovery_id,
@@ -454,7 +459,7 @@ WITH held AS MATERIALIZED (
     UPDATE runs_attempt AS attempt
        SET finished_at = ended.finished_at, outcome = ended.state, error = ended.error
       FROM ended
-     WHERE attempt.run_id = ended.id AND attempt.number = ended.attempts
+     WHERE attempt.run_id = ANY (ARRAY[ended.id]) AND attempt.number = ANY (ARRAY[ended.attempts])
        AND attempt.finished_at IS NULL
 ), log AS (
     INSERT INTO runs_event (run_id, seq, kind, payload)
@@ -572,3 +577,8 @@ RETURNING draining, EXISTS (
 SELECT run_id, token, cancel_requested_at IS NOT NULL AS cancelled
   FROM runs_lease
  WHERE worker_id = %(worker_id)s;
+
+-- name: vacuum
+-- The pages stay with the tables: to give them back would need a lock that everybody waits for.
+VACUUM (SKIP_LOCKED, TRUNCATE false)
+       runs_ready, runs_scheduled, runs_lease, runs_hold, events_outboxentry, events_auditinbox;

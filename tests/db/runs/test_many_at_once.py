@@ -88,7 +88,7 @@ def test_without_the_token_a_stale_worker_would_end_the_run(seat, echo):
     _submit(echo, 1)
     (stale,) = leases.start_many(_claim(seat, 1), worker=make_worker())
     RunLease.objects.update(token=stale.lease.token + 1000)
-    fence = "AND lease.token = held.token"
+    fence = "AND lease.token = ANY (ARRAY[held.token])"
     assert fence in SQL["finish"]
     open_door = dict(SQL) | {"finish": SQL["finish"].replace(fence, "")}
 
