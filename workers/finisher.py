@@ -1,8 +1,8 @@
 """Ends of short runs, written behind the back of those who reached them.
 
 A function that takes a fraction of a millisecond should not keep a slot busy until its end is on disk. So
-the slot hands the end over and is free for the next message; one thread writes what has gathered since its
-last statement, at once when it has nothing to do. Until then the run is held as if it went on: it is in
+the slot hands the end over and is free for the next message; one thread writes what has gathered, an end after
+a pause at once, under load every few milliseconds. Until then the run is held as if it went on: it is in
 the heartbeat's count, a drain waits for it, and a worker that dies loses it like any other.
 """
 
@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _MOST: Final = 50
+# A statement has a price however few ends it writes: under load it writes so many at once.
+_APART_S: Final = 0.004
 # While so many wait, whoever reaches another end waits as well: nothing is started faster than it is written.
 _FULL: Final = 100
 
@@ -45,8 +47,7 @@ class _End:
 class Finisher:
     """One per worker process; its thread begins with the first end."""
 
-    def __init__(self, turn: AbstractContextManager[object] | None = None) -> None:
-        self._turn = turn or nullcontext()
+    def __init__(self) -> None:
         self._changed = threading.Condition()
         self._waiting: deque[_End] = deque()
         self._held: dict[Lease, Task] = {}
@@ -75,10 +76,14 @@ class Finisher:
             return self._changed.wait_for(lambda: not self._held, timeout_s)
 
     def _work(self) -> None:
+        next_write = 0.0
         with direct.line():
             while True:
                 with self._changed:
                     self._changed.wait_for(lambda: self._waiting)
+                # Not to be woken by each end that comes meanwhile: they shall gather.
+                time.sleep(max(0.0, next_write - time.monotonic()))
+                next_write = time.monotonic() + _APART_S
                 self._write()
 
     def _take(self) -> list[_End]:
@@ -88,13 +93,9 @@ class Finisher:
             return taken
 
     def _write(self) -> None:
-        taken: list[_End] = []
+        taken = self._take()
         try:
-            with self._turn:
-                taken = self._take()
-                ours = _try([end.report for end in taken])
-            if ours is None:
-                ours = insist(lambda: _finish([end.report for end in taken]))
+            ours = insist(lambda: _finish([end.report for end in taken]))
             for end in taken:
                 end.then(ours)
         except DatabaseError:
@@ -105,14 +106,6 @@ class Finisher:
                 for end in taken:
                     self._held.pop(end.task.lease, None)
                 self._changed.notify_all()
-
-
-def _try(reports: Sequence[Report]) -> Collection[Lease] | None:
-    """Once: nobody's turn waits for a database that is away."""
-    try:
-        return _finish(reports)
-    except (OperationalError, InterfaceError):
-        return None
 
 
 def _finish(reports: Sequence[Report]) -> Collection[Lease]:

@@ -24,7 +24,7 @@ from apps.core.errors import AosError
 from apps.core.labels import pool_of
 from apps.sandboxes import reports
 from apps.sandboxes.services import tracking
-from workers import offers, pools, reaper, sandbox
+from workers import garbage, offers, pools, reaper, sandbox
 from workers.node import Node
 from workers.sandbox.base import SandboxDriver
 from workers.supply import Supply
@@ -34,7 +34,6 @@ logger = logging.getLogger(__name__)
 
 _REAP_EVERY_S: Final = 30.0
 _REPORT_EVERY_S: Final = 30.0
-_DONE_SOON_S: Final = 0.001
 
 
 class _Process:
@@ -74,17 +73,17 @@ def task_events() -> TaskEvents | None:
 
 
 def look_for_more() -> None:
-    """Have Celery's loop turn once this task is done, so that it asks for the next message.
+    """Have Celery's loop turn, so that it asks for the next message.
 
     It asks when a slot is free and the loop turns. A task's events make it turn; a task without any
     would leave it asleep for up to a second.
     """
     if _Process.hub is not None:
-        _Process.hub.call_soon(_Process.hub.call_later, _DONE_SOON_S, _turn)
+        _Process.hub.call_soon(_turn)
 
 
 def _turn() -> None:
-    """Nothing: a timer that fires is enough."""
+    """Nothing: to be woken is enough."""
 
 
 @worker_init.connect
@@ -125,6 +124,7 @@ def join(sender: Any, **_: Any) -> None:
         supply().start()
     except AosError as error:
         logger.warning("no sandbox is kept warm", extra={"error": str(error)})
+    garbage.search_seldom()
     logger.info("worker joined", extra={"node": sender.hostname})
     threading.Thread(target=_reap_for_ever, name="reaper", daemon=True).start()
     threading.Thread(

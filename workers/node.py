@@ -80,9 +80,7 @@ class Node:
         self.name = name
         self._slots = slots
         self.paces = Paces()
-        # STARTs and ENDs take turns: while one is written the others gather, and share a statement.
-        turn = threading.Lock()
-        self.finisher = Finisher(turn)
+        self.finisher = Finisher()
         self._tasks: dict[Lease, Task] = {}
         self._ticks: set[Callable[[], None]] = set()
         self._lock = threading.Lock()
@@ -93,7 +91,7 @@ class Node:
         self._heard = time.monotonic()
         self.row = self._join()
         #: Take up a run, alone in its message; ``None`` when it is not ours any more.
-        self.start_run: Together[Lease, Started | None] = Together(self._start_runs, turn=turn)
+        self.start_run: Together[Lease, Started | None] = Together(self._start_runs)
         #: Write a run's end; false when it was not ours to end.
         self.finish_run: Together[Report, bool] = Together(_finish_runs)
 

@@ -58,11 +58,8 @@ def _at_work() -> Iterator[None]:
     # Connections live as long as their thread; one that broke in between is replaced here.
     close_old_connections()
     failpoints.hit(Place.RECEIVED)
-    try:
-        with lifespan.node().at_work(), direct.line():
-            yield
-    finally:
-        lifespan.look_for_more()
+    with lifespan.node().at_work(), direct.line():
+        yield
 
 
 def _execute_in_sandbox(started: Started) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from typing import Final, Generic, TypeVar
 
 from django.db import Error as DatabaseError
@@ -33,15 +33,8 @@ class _Place(Generic[Item, Answer]):
 class Together(Generic[Item, Answer]):
     """One act for many callers: ``act`` takes their items and answers each, in their order."""
 
-    def __init__(
-        self,
-        act: Callable[[Sequence[Item]], Sequence[Answer]],
-        *,
-        turn: AbstractContextManager[object] | None = None,
-    ) -> None:
+    def __init__(self, act: Callable[[Sequence[Item]], Sequence[Answer]]) -> None:
         self._act = act
-        #: Held for each act: with it, acts of several kinds come one after the other.
-        self._turn = turn or nullcontext()
         self._lock = threading.Lock()
         self._waiting: list[_Place[Item, Answer]] = []
         self._is_busy = False
@@ -64,13 +57,12 @@ class Together(Generic[Item, Answer]):
     def _lead(self) -> None:
         """Act for all who wait, ourselves the first of them; then hand over to who came meanwhile."""
         try:
-            with self._turn:
-                with self._lock:
-                    together, self._waiting = self._waiting[:_MOST], self._waiting[_MOST:]
-                if len(together) == 1:
-                    together[0].answers = self._act([together[0].item])
-                else:
-                    self._answer(together)
+            with self._lock:
+                together, self._waiting = self._waiting[:_MOST], self._waiting[_MOST:]
+            if len(together) == 1:
+                together[0].answers = self._act([together[0].item])
+            else:
+                self._answer(together)
         finally:
             with self._lock:
                 following = self._waiting[0] if self._waiting else None

@@ -219,6 +219,7 @@ AOS_TOKEN_PEPPER = env.secret("AOS_TOKEN_PEPPER", default=SECRET_KEY)
 
 # --- Web ------------------------------------------------------------------------------------------
 LANGUAGE_CODE = "en"
+FORMAT_MODULE_PATH = ["aos_project.formats"]
 USE_TZ = True
 TIME_ZONE = "UTC"
 STATIC_URL = "/static/"

@@ -126,6 +126,29 @@ def test_each_run_is_a_task_of_its_own_in_flower(platform, seen):
     assert {event["name"] for event in seen["task-received"]} == {found[0].name}
 
 
+def test_messages_are_taken_several_at_once_and_their_tables_are_vacuumed(platform, settings):
+    broker = Redis.from_url(settings.AOS_REDIS_URL)
+
+    def calls(command):
+        return broker.info("commandstats").get(f"cmdstat_{command}", {"calls": 0})["calls"]
+
+    asked_for_one, vacuumed = calls("brpop"), _times_vacuumed()
+    platform.engine()
+    platform.worker()
+    runs = _submit("test.brief", [{"number": number} for number in range(20)])
+
+    wait_for("all to end", lambda: not _open(runs), seconds=60)
+
+    assert calls("brpop") == asked_for_one
+    wait_for("the vacuum", lambda: _times_vacuumed() > vacuumed)
+
+
+def _times_vacuumed():
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT vacuum_count FROM pg_stat_user_tables WHERE relname = 'runs_lease'")
+        return cursor.fetchone()[0]
+
+
 def test_the_broker_keeps_no_notes_of_messages_that_were_handed_out(platform, settings):
     """Writing and removing them takes two round trips each, and a lost message is sent again in any case."""
     broker = Redis.from_url(settings.AOS_REDIS_URL)

@@ -10,6 +10,7 @@ from django.db import DatabaseError
 
 from apps.runs.services import leases
 from apps.runs.types import Lease, Report, RunState
+from workers import finisher as finisher_module
 from workers.finisher import Finisher
 from workers.node import Task
 
@@ -63,6 +64,21 @@ def put(finisher, told):
 
 def answers(told, number):
     return sorted(told.get(timeout=10) for _ in range(number))
+
+
+def test_an_end_after_a_pause_is_written_at_once_and_under_load_they_gather(
+    put, database, told, monkeypatch
+):
+    monkeypatch.setattr(finisher_module, "_APART_S", 0.5)
+    database.let_go.release(2)
+
+    put(1)
+    assert answers(told, 1) == [(1, True)]
+    for number in (2, 3, 4):
+        put(number)
+
+    assert answers(told, 3) == [(2, True), (3, True), (4, True)]
+    assert database.written == [[1], [2, 3, 4]]
 
 
 def test_an_end_alone_is_written_at_once(put, database, told):

@@ -102,19 +102,3 @@ def test_an_error_of_a_call_alone_is_its_callers_and_the_next_goes_on(pool):
     with pytest.raises(DatabaseError):
         first.result(10)
     assert behind[0].result(10) == 1
-
-
-def test_acts_that_take_turns_gather_who_comes_while_another_is_under_way(pool):
-    turn = threading.Lock()
-    act = Act()
-    together = Together(act, turn=turn)
-    turn.acquire()
-    callers = [pool.submit(together, item) for item in range(4)]
-    wait_for_waiting(together, 4)
-
-    assert act.calls == []
-    turn.release()
-    act.let_go.release(1)
-
-    assert sorted(each.result(10) for each in callers) == [0, 1, 4, 9]
-    assert [sorted(call) for call in act.calls] == [[0, 1, 2, 3]]
