@@ -17,6 +17,7 @@ from django.db import transaction
 from apps.core import clock, sealing
 from apps.core.errors import Conflict, Invalid, NotAllowed
 from apps.events.services import outbox
+from apps.events.types import ActorRef, platform
 from apps.identity import policy
 from apps.identity.actor import Actor
 from apps.identity.models import RecoveryCode, SecondFactor, User
@@ -107,18 +108,30 @@ def reset(*, by: Actor, user: User, reason: str = "") -> None:
     policy.require_not_above(by, user)
     if user.pk == by.user.pk:
         raise Conflict(reason="Remove your own second factor on your Security page.")
+    _take_away(by.ref, user, reason=reason)
+    sessions.end_all(by=by, user=user)
+
+
+@transaction.atomic
+def reset_from_shell(*, user: User) -> None:
+    """The same for a command: for the last owner, above whom nobody stands. Raises ``Conflict``."""
+    by = platform("shell", organization_id=user.organization_id)
+    _take_away(by, user)
+    sessions.end_from_shell(by=by, user=user)
+
+
+def _take_away(by: ActorRef, user: User, *, reason: str = "") -> None:
     removed, _ = SecondFactor.objects.filter(user=user).delete()
     RecoveryCode.objects.filter(user=user).delete()
     if not removed:
         raise Conflict(reason=f"{user.username} has no second factor.")
     outbox.audit(
-        by.ref,
+        by,
         "second_factor.reset",
         resource_type="user",
         resource_id=user.pk,
         detail={"user": user.username} | ({"why": reason} if reason else {}),
     )
-    sessions.end_all(by=by, user=user)
 
 
 @transaction.atomic
