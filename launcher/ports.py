@@ -72,15 +72,24 @@ def require(host: str, port: int) -> None:
 
 def holder(port: int) -> str | None:
     """Name the process that listens on a port, as far as this user may know."""
-    wanted = {f"socket:[{inode}]" for inode in _listeners(port)}
+    listeners = _listeners(port)
     for process in processes.everyone():
-        try:
-            handles = list((processes.PROC / str(process.pid) / "fd").iterdir())
-        except OSError:
-            continue
-        if any(_target(handle) in wanted for handle in handles):
+        if _holds(process.pid, listeners):
             return f"{processes.name_of(process.pid)} (process {process.pid}{_place(process.pid)})"
     return None
+
+
+def is_held_by(pid: int, port: int) -> bool:
+    """Whether this process listens on the port; one of another user is not known to."""
+    return _holds(pid, _listeners(port))
+
+
+def _holds(pid: int, sockets: set[str]) -> bool:
+    try:
+        handles = list((processes.PROC / str(pid) / "fd").iterdir())
+    except OSError:
+        return False
+    return any(_target(handle) in sockets for handle in handles)
 
 
 def _place(pid: int) -> str:
@@ -90,6 +99,7 @@ def _place(pid: int) -> str:
 
 
 def _listeners(port: int) -> set[str]:
+    """What handles of a socket point to that listens on the port."""
     found = set[str]()
     for name in ("tcp", "tcp6"):
         table = processes.PROC / "net" / name
@@ -98,7 +108,7 @@ def _listeners(port: int) -> set[str]:
         for line in table.read_text("ascii").splitlines()[1:]:
             fields = line.split()
             if fields[3] == LISTENING and int(fields[1].rpartition(":")[2], 16) == port:
-                found.add(fields[9])
+                found.add(f"socket:[{fields[9]}]")
     return found
 
 

@@ -7,7 +7,7 @@ from typing import Final
 
 import httpx
 
-from launcher import supervision
+from launcher import ports, status, supervision
 from launcher.home import Home
 from launcher.problems import with_log
 from launcher.settings import Settings
@@ -25,7 +25,10 @@ def wait(home: Home, settings: Settings, *, since: Status) -> None:
         while time.monotonic() < deadline:
             ready, answer = _ask(client, answer)
             if ready:
-                return
+                if _listens(home, settings.port):
+                    return
+                # Another clone took the port at the same moment. Ours does not stay up then.
+                answer = "another program answers there"
             supervision.refuse_hopeless(home, since=since)
             time.sleep(0.1)
     raise with_log(
@@ -41,3 +44,10 @@ def _ask(client: httpx.Client, last: str) -> tuple[bool, str]:
     except httpx.TransportError:
         return False, last
     return response.status_code == httpx.codes.OK, " ".join(response.text.split())[:300]
+
+
+def _listens(home: Home, port: int) -> bool:
+    """Whether it is our own web process that listens there."""
+    now = status.read(home.status)
+    web = now.service("web") if now else None
+    return web is not None and web.pid is not None and ports.is_held_by(web.pid, port)

@@ -24,6 +24,15 @@ def test_a_port_somebody_listens_on_is_taken_and_its_holder_named():
     assert ports.holder(port) is None
 
 
+def test_who_listens_on_a_port_is_told_from_who_does_not():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+
+        assert ports.is_held_by(os.getpid(), port) is True
+        assert ports.is_held_by(os.getppid(), port) is False
+    assert ports.is_held_by(os.getpid(), port) is False
+
+
 def test_a_port_taken_on_every_address_is_taken_on_ours():
     with socket.create_server(("0.0.0.0", 0)) as server:  # noqa: S104 - the point of the test
         assert ports.is_free("127.0.0.1", server.getsockname()[1]) is False

@@ -7,6 +7,7 @@ import threading
 import time
 from uuid import uuid4
 
+import docker
 import pytest
 
 from tests.contracts.engine import IMAGE, INSTANCE, small_spec
@@ -132,6 +133,20 @@ def test_the_reaper_finds_a_volume_whose_container_was_never_made(driver, engine
     assert driver.reap(lambda _: frozenset()) == 1
 
     assert found_by(driver) == frozenset()
+
+
+@pytest.mark.parametrize(("state", "is_found"), [("removing", False), ("exited", True)])
+def test_what_the_engine_is_removing_is_not_the_reapers(driver, monkeypatch, state, is_found):
+    """It may be a ghost: listed for ever, and not there when it is asked for."""
+    marks = {"aos.managed": "1", "aos.instance": INSTANCE, "aos.sandbox": "ghost"}
+    ghost = {"State": state, "Names": [], "Labels": marks}
+    listed = docker.APIClient.containers
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            docker.APIClient, "containers", lambda api, **asked: [*listed(api, **asked), ghost]
+        )
+
+        assert found_by(driver) == (frozenset({"ghost"}) if is_found else frozenset())
 
 
 def test_a_worker_killed_without_warning_leaves_nothing_running(driver):

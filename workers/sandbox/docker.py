@@ -460,7 +460,13 @@ class DockerDriver(SandboxDriver):
 
     def _managed(self, api: docker.APIClient) -> frozenset[str]:
         filters = {"label": [f"{LABEL}=1", f"{INSTANCE_LABEL}={self.instance}"]}
-        found = api.containers(all=True, filters=filters)
+        # One that the engine is removing is its business. Docker lists some for ever that are long gone: the kernel
+        # told of their memory after the end.
+        found = [
+            each
+            for each in api.containers(all=True, filters=filters)
+            if each["State"] != "removing"
+        ]
         found += api.volumes(filters=filters).get("Volumes") or []
         marks = [item.get("Labels") or {} for item in found]
         doors = self._doors.found() if self._doors else frozenset()
