@@ -110,6 +110,9 @@ def program(*words: str | Path, **options: Any) -> Iterator[subprocess.Popen[byt
     """Run a program beside the test and end it, whatever the test comes to."""
     with subprocess.Popen(words, **options) as process:
         try:
+            # Popen returns when the kernel lets go of the old program, before the new one's environment is there.
+            environ = Path(f"/proc/{process.pid}/environ")
+            until(lambda: process.poll() is not None or environ.read_bytes() != b"")
             yield process
         finally:
             process.kill()
