@@ -119,13 +119,19 @@ def test_sending_and_receiving_threads_are_never_in_the_socket_at_once(ends):
     watched = OneAtATime(near)
     channel = Channel(watched, multiplexed=False)
 
+    times, data = 200, b"x" * 100
+
     def echo() -> None:
-        for _ in range(200):
-            far.sendall(far.recv(1 << 16))
+        left = times * len(data)
+        while left:
+            # What was sent twice may come at once.
+            got = far.recv(1 << 16)
+            far.sendall(got)
+            left -= len(got)
 
     def send() -> None:
-        for _ in range(200):
-            channel.send(b"x" * 100, timeout=5)
+        for _ in range(times):
+            channel.send(data, timeout=5)
 
     threads = [threading.Thread(target=work) for work in (echo, send)]
     for thread in threads:
