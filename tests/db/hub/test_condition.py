@@ -10,6 +10,7 @@ from apps.runs.fleet_models import WorkerNode
 from apps.runs.services import leadership
 from apps.sandboxes import reports
 from tests.factories import make_worker
+from tests.support.platform import private_valkey
 
 pytestmark = pytest.mark.django_db
 
@@ -95,3 +96,13 @@ def test_what_does_not_answer_is_said_and_no_password_with_it(settings, scheme):
     assert [found[name].tone for name in ("Redis", "Broker", "Docker")] == ["bad", "bad", "warn"]
     assert "hunter2" not in str(found)
     assert "BROKER_URL" in found["Broker"].advice
+
+
+def test_a_redis_without_what_workers_ask_for_is_too_old(settings, tmp_path):
+    with private_valkey(tmp_path, "--rename-command", "LMPOP", "") as old:
+        settings.CELERY_BROKER_URL = old.url
+
+        broker = parts()["Broker"]
+
+    assert (broker.tone, broker.detail) == ("bad", "is too old, so workers get no messages")
+    assert "Redis 7" in broker.advice
