@@ -19,15 +19,17 @@ Answer = TypeVar("Answer")
 def insist(act: Callable[[], Answer]) -> Answer:
     """Report an outcome, waiting for a database that is away as long as we may still act.
 
-    Safe to repeat: a report that did arrive took the lease, and the repetition is ``LeaseLost``.
+    Safe to repeat: a report that did arrive took the lease, and the repetition is ``LeaseLost``. So is
+    that of a process that stood still meanwhile: it asks once more, and the lease decides.
     """
     give_up = time.monotonic() + settings.AOS_SELF_FENCE.total_seconds()
     while True:
+        began = time.monotonic()
         try:
             return act()
         except (OperationalError, InterfaceError):
             connection.close()
             direct.close()
-            if time.monotonic() > give_up:
+            if began > give_up:
                 raise
             time.sleep(_TRY_AGAIN_S)

@@ -11,8 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from django.db import transaction
+from django.db import OperationalError, transaction
 from django.db.backends.postgresql import base
+from django.db.utils import DatabaseErrorWrapper
+from django.utils.functional import cached_property
+from psycopg.errors import IdleInTransactionSessionTimeout
 from psycopg.pq import TransactionStatus
 
 from apps.core import tenancy
@@ -22,12 +25,29 @@ SETTING: Final = "aos.organization"
 _TELL: Final = "SELECT set_config('role', %s, true), set_config(%s, %s, true)"
 
 
+class _Errors(DatabaseErrorWrapper):
+    """Tells a session that PostgreSQL ended because it stood still like any lost connection.
+
+    By its standard class it is an internal error, which nobody repeats; nothing was written, though.
+    """
+
+    def __exit__(self, exc_type: Any, exc_value: Any, traceback: Any) -> None:
+        if isinstance(exc_value, IdleInTransactionSessionTimeout):
+            self.wrapper.errors_occurred = True  # type: ignore[attr-defined]  # the stubs lack it
+            raise OperationalError(*exc_value.args).with_traceback(traceback) from exc_value
+        super().__exit__(exc_type, exc_value, traceback)
+
+
 class DatabaseWrapper(base.DatabaseWrapper):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         # What the open transaction was told; None when a rolled back savepoint made that uncertain.
         self._told: str | None = tenancy.PLATFORM
         self.execute_wrappers.append(self._execute_as_viewer)
+
+    @cached_property
+    def wrap_database_errors(self) -> DatabaseErrorWrapper:
+        return _Errors(self)
 
     def connect(self) -> None:
         self._told = tenancy.PLATFORM

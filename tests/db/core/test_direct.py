@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from datetime import timedelta
 from functools import partial
 
 import pytest
@@ -12,6 +14,7 @@ from django.db import IntegrityError, connection
 from apps.core import sql
 from apps.core.postgres import direct
 from tests.support.threads import apart
+from workers.insist import insist
 
 pytestmark = pytest.mark.django_db(transaction=True)
 ADD = "INSERT INTO line_notes (number) VALUES (%(number)s)"
@@ -61,6 +64,30 @@ def test_statements_of_a_block_commit_together(has_line, request):
         assert seen_by_others() == []
 
     assert seen_by_others() == [1, 2]
+
+
+@pytest.mark.parametrize("has_line", [True, False])
+def test_who_stood_still_in_a_block_until_postgres_ended_it_says_it_again(
+    has_line, request, settings
+):
+    """Also past the time a worker waits for its database: nobody else knows whether its lease is lost."""
+    settings.AOS_SELF_FENCE = timedelta(milliseconds=100)
+    if has_line:
+        request.getfixturevalue("line")
+    tries = []
+
+    def stand_still_once():
+        with direct.atomic():
+            add(len(tries))
+            tries.append("one")
+            if len(tries) == 1:
+                direct.execute("SET LOCAL idle_in_transaction_session_timeout = '50ms'", {})
+                time.sleep(0.5)
+            add(10)
+
+    insist(stand_still_once)
+
+    assert seen_by_others() == [1, 10]
 
 
 def test_a_block_that_fails_leaves_nothing_and_the_line_goes_on(line):
