@@ -7,8 +7,10 @@ PYTHON_BIN := .venv/bin/python
 LAUNCHER := $(PYTHON_BIN) -m launcher
 BOOTSTRAP = @python=$$(sh launcher/find_python.sh) && "$$python" -m launcher.bootstrap
 IF_INSTALLED = @[ -x $(PYTHON_BIN) ] || { echo "AOS was never started here."; exit 0; } && $(LAUNCHER)
-# Words for pytest: make test ARGS="-k launcher -x"
+# Words for pytest: make test ARGS="-k launcher -x", or ARGS="-n0 --pdb" for a debugger.
 ARGS ?=
+# How many processes run tests side by side, each on servers of its own.
+TEST_PROCESSES ?= 2
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F '|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -41,7 +43,7 @@ install-dev: ## The same, with what tests and checks need
 	$(BOOTSTRAP) dev
 
 test: install-dev ## Run the whole suite on real PostgreSQL and Valkey
-	@$(PYTHON_BIN) -m pytest $(ARGS)
+	@$(PYTHON_BIN) -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: install-dev ## Lint, types, import contracts, migrations, known holes
 	@$(PYTHON_BIN) -m ruff check .

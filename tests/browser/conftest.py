@@ -92,8 +92,9 @@ def web(processes: Platform) -> str:
     return processes.web()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
+    """Not longer than a module: Playwright keeps an event loop in this thread, and async tests come after."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         yield browser

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import tempfile
 import threading
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from pathlib import Path
 
 import pytest
 from django.db import connection, transaction
@@ -31,7 +33,7 @@ PROGRAM = shutil.which("pgbouncer", path="/usr/sbin:/usr/bin:/usr/local/bin")
 
 
 @pytest.fixture
-def pooled(request, transactional_db, tmp_path_factory):
+def pooled(request, transactional_db):
     """The tests' database, reached through a pooler with one server connection, or as many as asked."""
     if PROGRAM is None:
         if env.flag("AOS_REQUIRE_DOCKER", default=False):
@@ -40,7 +42,8 @@ def pooled(request, transactional_db, tmp_path_factory):
             )
         pytest.skip("needs pgbouncer")
     given, port, account = connection.settings_dict, ports.pick(), accounts.for_servers()
-    folder = tmp_path_factory.mktemp("pooler")
+    # Not below pytest's folders, which nobody but their owner may enter.
+    folder = Path(tempfile.mkdtemp(prefix="aos-pooler-"))
     config = folder / "pgbouncer.ini"
     config.write_text(
         f"[databases]\n{given['NAME']} = host={given['HOST']} port={given['PORT']}"
@@ -55,8 +58,6 @@ def pooled(request, transactional_db, tmp_path_factory):
         runs_as = {"user": account.uid, "group": account.gid, "extra_groups": []}
         for path in (folder, config):
             shutil.chown(path, account.uid, account.gid)
-        for parent in folder.parents[:2]:
-            parent.chmod(parent.stat().st_mode | 0o011)
     process = subprocess.Popen([PROGRAM, "-q", str(config)], cwd="/", **runs_as)
     direct = {name: given[name] for name in ("HOST", "PORT")}
     try:
@@ -69,6 +70,7 @@ def pooled(request, transactional_db, tmp_path_factory):
         given.update(direct)
         process.terminate()
         process.wait(10)
+        shutil.rmtree(folder)
 
 
 def test_organizations_share_a_server_connection_and_see_their_own(pooled):
