@@ -12,7 +12,7 @@ from apps.identity.models import Binding, User
 from apps.identity.services import bindings, departments, people, proposals, tokens
 from apps.identity.types import Role
 from tests.factories import make_agent
-from tests.support.looking import LOOKS, violations, wider_than_the_window
+from tests.support.looking import faults
 
 PASSWORD = "correct horse battery"  # noqa: S105
 
@@ -78,25 +78,24 @@ def _ask(page, name, **more):
     expect(_dialog(page)).to_be_visible()
 
 
-@pytest.mark.parametrize("look", LOOKS.values(), ids=LOOKS)
-def test_the_pages_are_accessible_and_fit_their_window(visitor, olivia, places, look):
+def test_the_pages_are_accessible_and_fit_their_window(visitor, olivia, places):
     # axe is injected; the policy forbids that, and is tested without it everywhere else.
-    page = visitor.page(bypass_csp=True, **look)
+    page = visitor.page(bypass_csp=True)
     page.goto("/login?next=/access/people")
     page.get_by_label("Username").fill(olivia.username)
     page.get_by_label("Password").fill(PASSWORD)
     page.keyboard.press("Enter")
     expect(page).to_have_title("People · AOS")
-    wrong = {}
+    wrong = []
     for name, path in places.items():
         page.goto(path)
-        wrong[name] = [*violations(page), *wider_than_the_window(page)]
+        wrong += faults(page, name)
     page.goto("/access/people")
     _ask(page, "Give a role")
     _dialog(page).get_by_label("Over").select_option("project")
-    wrong["dialog"] = violations(page)
+    wrong += faults(page, "dialog")
 
-    assert [f"{name}: {fault}" for name, found in wrong.items() for fault in found] == []
+    assert wrong == []
 
 
 def test_access_is_reached_from_the_menu_by_those_who_may(visitor, access, oscar):

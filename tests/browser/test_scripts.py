@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 
 import pytest
@@ -20,10 +19,9 @@ from tests.factories import (
     make_run,
     make_schedule,
 )
-from tests.support.looking import LOOKS, violations, wider_than_the_window
+from tests.support.looking import SHOTS, faults, violations
 from tests.support.stand_in import StandIn, artifact
 
-SHOTS = os.environ.get("AOS_SHOTS")
 BEGIN = "/integrations/sandboxes/scripts"
 FORM = {
     "type": "object",
@@ -244,9 +242,8 @@ def test_a_viewer_reads_and_is_offered_nothing(visitor, person, script):
     expect(page.get_by_text("you need the admin role")).to_be_visible()
 
 
-@pytest.mark.parametrize("look", LOOKS)
-def test_every_page_is_accessible_and_fits(visitor, person, project, script, look):
-    page = visitor.page(person(Role.OWNER), bypass_csp=True, **LOOKS[look])
+def test_every_page_is_accessible_and_fits(visitor, person, project, script):
+    page = visitor.page(person(Role.OWNER), bypass_csp=True)
     by = make_actor(Role.ADMIN, organization=project.organization)
     make_environment(project=project, name="weather")
     program = (
@@ -275,21 +272,10 @@ def test_every_page_is_accessible_and_fits(visitor, person, project, script, loo
         worker.log(f"line {number} of what it prints")
     worker.fail("command_failed", "The command ended with exit code 3.\nKeyError: 'text'")
     expect(page.locator("#trial-end")).to_contain_text("KeyError")
-    wrong = {}
-
-    def look_at(name):
-        expect(page.locator("#aos-live")).to_have_attribute("data-state", "live")
-        if found := violations(page) + wider_than_the_window(page):
-            wrong[name] = found
-        if SHOTS:
-            height = page.evaluate("document.querySelector('.aos-page').scrollHeight")
-            page.set_viewport_size({**LOOKS[look]["viewport"], "height": height + 140})
-            page.screenshot(path=f"{SHOTS}/{name}-{look}.png", full_page=True)
-            page.set_viewport_size(LOOKS[look]["viewport"])
-
-    look_at("script")
+    wrong = faults(page, "script")
     for name, path in {"scripts": BEGIN, "script-new": f"{BEGIN}/new"}.items():
         page.goto(path)
-        look_at(name)
+        expect(page.locator("#aos-live")).to_have_attribute("data-state", "live")
+        wrong += faults(page, name)
 
-    assert wrong == {}
+    assert wrong == []
