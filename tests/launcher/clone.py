@@ -42,7 +42,8 @@ class Clone:
 
     def begin(self, *words: str, **variables: str) -> Running:
         process = subprocess.Popen(
-            [sys.executable, "-m", "launcher", *words],
+            # What a shell starts in the background ignores Ctrl-C, and so would all it starts.
+            ["env", "--default-signal=INT", sys.executable, "-m", "launcher", *words],
             cwd=self.folder,
             env=self.environ(variables),
             stdin=subprocess.DEVNULL,
