@@ -18,6 +18,7 @@ from django.db import Error as DatabaseError
 from django.db import connection
 
 from apps.core import doorbell
+from apps.core.errors import AosError
 from apps.runs.errors import LeaseLost
 from apps.runs.fleet_models import WorkerNode
 from apps.runs.services import fleet, leases
@@ -53,6 +54,7 @@ class Task:
         self.stopped: Stop | None = None
         self._kill: Callable[[], None] | None = None
         self._lock = threading.Lock()
+        self._is_stuck = False
 
     def on_stop(self, kill: Callable[[], None]) -> None:
         """Name what must be ended; called at once if the order came first."""
@@ -63,14 +65,24 @@ class Task:
             kill()
 
     def stop(self, why: Stop) -> None:
-        """Stop the work. The first reason counts; later ones change nothing."""
+        """Stop the work. The first reason counts; whoever says it again tries again what did not succeed.
+
+        The heart beats on in the caller's thread, so an engine that is away is no reason to raise.
+        """
         with self._lock:
-            if self.stopped:
-                return
-            self.stopped = why
-            kill = self._kill
-        if kill:
+            self.stopped = self.stopped or why
+            kill, self._kill = self._kill, None
+        if kill is None:
+            return
+        try:
             kill()
+        except AosError as error:
+            with self._lock:
+                self._kill = kill
+            if not self._is_stuck:
+                self._is_stuck = True
+                run = {"run": self.lease.run_id, "error": str(error)}
+                logger.warning("its work cannot be ended yet", extra=run)
 
 
 class Node:
@@ -169,24 +181,27 @@ class Node:
                 return
             if rung or time.monotonic() >= next_beat:
                 next_beat = time.monotonic() + settings.AOS_HEARTBEAT.total_seconds()
-                self._beat()
+                self.beat()
+
+    def beat(self) -> None:
+        """Say that we live, and do what the answer orders. A database that is away costs one beat."""
+        try:
+            self._beat()
+        except DatabaseError as error:
+            connection.close()
+            logger.warning("heartbeat failed", extra={"error": str(error)})
 
     def _beat(self) -> None:
         # Taken before the question: a run started in between is not in the answer, nor in here.
         tasks = self._held()
-        try:
-            orders = fleet.beat(worker_id=self.row.pk, running=len(tasks))
-        except DatabaseError as error:
-            connection.close()
-            logger.warning("heartbeat failed", extra={"error": str(error)})
-            return
+        orders = fleet.beat(worker_id=self.row.pk, running=len(tasks))
         self._last_answer = time.monotonic()
-        self._disown_strays(orders.held)
         for task in tasks:
             if task.lease in orders.cancelled:
                 task.stop(Stop.CANCELLED)
             elif task.lease not in orders.held:
                 task.stop(Stop.LOST)
+        self._disown_strays(orders.held)
         if not orders.draining:
             self._restart_if_deaf(unread=orders.unread)
         if orders.superseded:

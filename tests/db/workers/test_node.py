@@ -1,0 +1,76 @@
+"""The heart of a worker beats on, whatever is away when it carries out an order."""
+
+from __future__ import annotations
+
+import pytest
+from django.db import OperationalError
+
+from apps.runs.services import fleet
+from apps.runs.types import Lease
+from workers.node import Node, Stop, Task
+from workers.sandbox.errors import SandboxUnavailable
+
+pytestmark = pytest.mark.django_db
+LEASE = Lease(run_id=1, token=1)
+
+
+class Engine:
+    """Ends a sandbox, once it is there."""
+
+    def __init__(self):
+        self.is_away = True
+        self.asked = self.ended = 0
+
+    def kill(self):
+        self.asked += 1
+        if self.is_away:
+            raise SandboxUnavailable(driver="docker", detail="no engine.")
+        self.ended += 1
+
+
+@pytest.fixture
+def node():
+    return Node("w1@test", slots=2)
+
+
+def test_what_cannot_be_ended_while_the_engine_is_away_is_ended_by_a_later_beat(node, caplog):
+    engine, task = Engine(), Task(LEASE, log=None)
+    task.on_stop(engine.kill)
+
+    # Nobody knows this lease any more, so each beat orders its end.
+    with node.holding([task]):
+        node.beat()
+        node.beat()
+        engine.is_away = False
+        node.beat()
+        node.beat()
+
+    assert task.stopped is Stop.LOST
+    assert (engine.asked, engine.ended) == (3, 1)
+    assert caplog.text.count("cannot be ended yet") == 1
+
+
+def test_a_database_that_goes_away_in_the_middle_of_a_beat_costs_this_beat(node, monkeypatch):
+    given_up, is_away = [], True
+
+    def disown(*, worker_id, leases):
+        if is_away:
+            raise OperationalError("the connection is closed")
+        given_up.extend(leases)
+
+    ours = fleet.Orders(
+        superseded=False,
+        draining=True,
+        unread=False,
+        held=frozenset({LEASE}),
+        cancelled=frozenset(),
+    )
+    monkeypatch.setattr(fleet, "beat", lambda **_: ours)
+    monkeypatch.setattr(fleet, "disown", disown)
+
+    node.beat()
+    node.beat()
+    is_away = False
+    node.beat()
+
+    assert given_up == [LEASE]
