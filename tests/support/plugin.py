@@ -12,6 +12,8 @@ import pytest
 
 from tests.support import servers
 
+# By then the browser's files have begun.
+_EARLY = 0.75
 _STARTED = pytest.StashKey[servers.Servers]()
 
 
@@ -50,7 +52,8 @@ def _only_hands_out(config: pytest.Config) -> bool:
 def _spread(items: list[pytest.Item]) -> list[pytest.Item]:
     """File by file, those of the browser evenly between the others.
 
-    Side by side, two Chromiums would keep each other from what their tests wait for.
+    Side by side, two Chromiums would keep each other from what their tests wait for. The last of their
+    files takes minutes, the last of the others seconds: all would wait for it at the end.
     """
     files: dict[Path, list[pytest.Item]] = {}
     for item in items:
@@ -58,8 +61,8 @@ def _spread(items: list[pytest.Item]) -> list[pytest.Item]:
     browser = [path for path, found in files.items() if found[0].get_closest_marker("browser")]
     others = [path for path in files if path not in browser]
     place = {
-        path: (number + 0.5) / len(paths)
-        for paths in (browser, others)
+        path: share * (number + 0.5) / len(paths)
+        for paths, share in ((browser, _EARLY), (others, 1))
         for number, path in enumerate(paths)
     }
     return [item for path in sorted(files, key=place.__getitem__) for item in files[path]]
