@@ -21,7 +21,6 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from django.core.exceptions import ImproperlyConfigured
-from moto.server import ThreadedMotoServer
 
 from apps.core import clock
 from apps.events import sinks
@@ -32,6 +31,7 @@ from apps.events.sinks.file import FileSink
 from apps.events.sinks.s3 import S3Sink
 from apps.events.sinks.webhook import WebhookSink
 from tests.contracts.checkpoint_sink import SECRET, CheckpointSinkContract, checkpoint
+from tests.support import s3
 from tests.support.receiver import Receiver
 
 KEYS = {"aws_access_key_id": "operator", "aws_secret_access_key": SECRET}
@@ -216,11 +216,8 @@ def self_signed(path):
 
 @pytest.fixture(scope="module")
 def store():
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    with s3.running() as address:
+        yield address
 
 
 @dataclass

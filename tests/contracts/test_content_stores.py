@@ -12,7 +12,6 @@ from uuid import uuid4
 import boto3
 import pytest
 from django.core.exceptions import ImproperlyConfigured
-from moto.server import ThreadedMotoServer
 
 from apps.core import blobs, clock
 from apps.core.blobs.base import ContentStore
@@ -21,6 +20,7 @@ from apps.core.blobs.folder import FolderStore
 from apps.core.checks import check_store
 from apps.core.errors import StoreUnavailable
 from tests.contracts.content_store import SECRET, ContentStoreContract, read, save
+from tests.support import s3
 
 KEYS = {"aws_access_key_id": "operator", "aws_secret_access_key": SECRET}
 
@@ -98,11 +98,8 @@ class Full(io.RawIOBase):
 
 @pytest.fixture(scope="module")
 def server():
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    with s3.running() as address:
+        yield address
 
 
 @pytest.fixture
