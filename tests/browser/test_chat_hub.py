@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import expect
 
 from apps.runs.models import Run
+from apps.runs.services import figures
 from tests.browser.conftest import DESKTOP, PHONE
 from tests.factories import make_agent, make_project, make_run
+from tests.support.platform import wait_for
 from tests.support.stand_in import StandIn, artifact, publish
 
 CLEANER = {
@@ -43,11 +47,18 @@ def machine(processes, web):
     before = len(processes.processes)
     processes.engine()
     processes.worker()
+    # Their start may take longer than a page is waited for.
+    wait_for("engine and worker", _works, seconds=60)
     yield
     for process in processes.processes[before:]:
         process.terminate()
         process.wait(20)
     del processes.processes[before:]
+
+
+def _works():
+    now = figures.platform()
+    return now.leader_alive and now.workers
 
 
 def test_a_task_goes_from_the_composer_to_its_receipt_without_a_reload(
@@ -148,13 +159,16 @@ def test_a_burst_becomes_a_few_cards_and_a_line_that_opens(page, project):
     expect(more.first).to_be_visible()
     assert steps.count() < 12
 
+    def counted():
+        folded = (int(line.split()[0]) for line in more.all_inner_texts())
+        return steps.count() + sum(folded)
+
     # What came within the next second is folded too, once it is there.
-    for _ in range(30):
-        if more.count():
-            more.first.click()
-        if steps.count() == 12:
-            break
-        page.wait_for_timeout(200)
+    wait_for("all of them", lambda: counted() == 12)
+    while more.count():
+        opened = more.first.get_attribute("href")
+        more.first.click()
+        expect(page.locator(f"a[href='{opened}']")).to_have_count(0)
 
     assert steps.all_inner_texts() == [f"Step {number}" for number in range(12)]
 
@@ -172,7 +186,7 @@ def test_the_stream_follows_only_a_reader_who_is_at_its_end(page, project):
     pane.evaluate("e => (e.scrollTop = 0)")
     worker.milestone("Late news")
     pill = page.get_by_role("button", name="New events")
-    expect(pill).to_be_visible()
+    expect(pill).to_be_in_viewport()
     assert pane.evaluate("e => e.scrollTop") == 0
 
     pill.click()
@@ -200,6 +214,40 @@ def test_a_broken_connection_is_shown_and_what_was_missed_arrives(page, project)
     expect(live).to_have_text("Live")
     expect(page.get_by_text("While you were away")).to_be_visible()
     assert len(sockets) == 2
+
+
+@pytest.mark.parametrize(
+    ("trouble", "complaints"),
+    [("connectionreset", ["ERR_CONNECTION_RESET", "Failed to fetch"]), (503, ["503"])],
+)
+def test_cards_and_tabs_that_could_not_be_fetched_are_asked_for_again(
+    visitor, page, project, trouble, complaints
+):
+    asked = Counter()
+
+    def refuse_once(route):
+        what = urlsplit(route.request.url).path.rpartition("/")[2]
+        asked[what] += 1
+        if asked[what] > 1:
+            route.continue_()
+        elif trouble == 503:
+            route.fulfill(status=503)
+        else:
+            route.abort(trouble)
+
+    worker = StandIn(make_run(project=project))
+    page.goto("/")
+    expect(page.locator("#aos-live")).to_have_text("Live")
+    for path in ("**/cards?*", "**/tabs"):
+        page.route(path, refuse_once)
+    worker.milestone("Said once")
+
+    expect(page.get_by_role("log").get_by_text("Said once")).to_be_visible()
+    # Requests are answered while the page is waited for.
+    twice = {"cards": 2, "tabs": 2}
+    wait_for("both again", lambda: page.wait_for_timeout(100) or asked == twice)
+    for complaint in complaints:
+        visitor.forgive(complaint)
 
 
 def test_a_file_of_a_receipt_opens_in_the_workspace_and_has_an_address(page, project):

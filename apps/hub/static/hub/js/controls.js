@@ -1,7 +1,8 @@
-// Small parts that work anywhere on a page, by delegation: theme menu, copy, dialogs, short messages.
+// Small parts of any page, by delegation: theme menu, copy, dialogs, short messages.
 
 const toasts = document.getElementById("aos-toasts");
 const LIFETIME_MS = 6000;
+const AGAIN_MS = 3000;
 const REFUSALS = {
   403: "You may not do that, or the page is too old: reload it.",
   404: "That is not there any more.",
@@ -20,7 +21,7 @@ async function copy(button) {
     await navigator.clipboard.writeText(button.dataset.copy);
     say(`${button.dataset.copyName || "Text"} copied`);
   } catch {
-    // Without HTTPS or permission there is no clipboard: show the text, so that it can be selected.
+    // There is no clipboard without HTTPS or permission: show the text to be selected.
     say(button.dataset.copy, { tone: "warn" });
   }
 }
@@ -56,14 +57,14 @@ document.addEventListener("submit", (event) => {
   if (event.target.method !== "post" || event.target.matches("[hx-post]")) return;
   for (const button of event.target.querySelectorAll("button[type=submit]")) button.disabled = true;
 });
-// The back button may bring the page back from memory, with its buttons as they were left.
+// The back button may bring the page back as it was left.
 addEventListener("pageshow", () => {
   for (const button of document.querySelectorAll("form[method=post] button[type=submit]:disabled")) {
     button.disabled = false;
   }
 });
 
-// A file the server would refuse is refused here, before it is sent.
+// A file the server would refuse is not sent.
 document.addEventListener("change", (event) => {
   const limit = Number(event.target.dataset?.maxBytes);
   if (!limit) return;
@@ -76,10 +77,17 @@ document.addEventListener("change", (event) => {
   event.target.reportValidity();
 });
 
+// What follows the events bothers nobody, but asks again.
+function asksAgain({ target }) {
+  if (target.dataset?.follow) setTimeout(() => target.dispatchEvent(new Event("aos:changed")), AGAIN_MS);
+  return target.dataset?.follow;
+}
+
 addEventListener("aos:say", (event) => say(event.detail.text, event.detail));
 document.addEventListener("htmx:response:error", (event) => {
   const { status, headers } = event.detail.ctx.response;
   if (status === 422) return; // The answer is the form with its errors; it is shown in place.
+  if (status >= 429 && asksAgain(event)) return;
   if (status === 429) {
     const seconds = headers.get("Retry-After") ?? "a few";
     say(`That was too often. Wait ${seconds} seconds and try again.`, { tone: "warn" });
@@ -88,7 +96,7 @@ document.addEventListener("htmx:response:error", (event) => {
   say(REFUSALS[status] ?? `The server answered ${status}. Try again.`, { tone: "bad" });
 });
 document.addEventListener("htmx:error", (event) => {
-  if (event.detail.ctx?.response) return;
+  if (event.detail.ctx?.response || asksAgain(event)) return;
   say("The server did not answer. Check your connection and try again.", { tone: "bad" });
 });
 

@@ -1,7 +1,7 @@
 // The project's value events over a WebSocket. hx-ws keeps the socket; this file keeps the place.
 //
-// Every frame becomes an `aos:event` on window, once and in order of seq. Whatever was missed while
-// the socket was down comes again after reconnecting, because the address asks for `after=<seq>`.
+// Every frame becomes an `aos:event` on window, once and in order. What was missed while the socket
+// was down comes again, because the address asks for `after=<seq>`.
 
 const source = document.getElementById("aos-live");
 const WORDS = {
@@ -10,7 +10,7 @@ const WORDS = {
   reconnecting: "Reconnecting",
   closed: "Not connected",
 };
-// A socket that says nothing for this long after the page wakes up may be dead without knowing it.
+// Silent for this long when the page wakes up, a socket may be dead without knowing it.
 const SUSPECT_MS = 45_000;
 
 let seq = Number(source?.dataset.after ?? 0);
@@ -70,7 +70,7 @@ if (source) {
     show(comesBack ? "reconnecting" : "closed");
     if (!comesBack) leaveIfSignedOut();
   });
-  // Connected only now: htmx starts by itself, perhaps before the listeners above stand.
+  // Only now: htmx may start before the listeners above stand.
   source.setAttribute("hx-ws:connect", source.dataset.socket);
   htmx.process(source);
   document.addEventListener("visibilitychange", wake);
@@ -78,7 +78,7 @@ if (source) {
   addEventListener("offline", () => show("reconnecting"));
 }
 
-// Whatever shows one run is told when that run changes, and asks the server for its new face.
+// What shows a run is told when it changes, and asks for its new face.
 addEventListener("aos:event", (event) => {
   const { run } = event.detail;
   if (!run) return;

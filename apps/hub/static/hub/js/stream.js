@@ -1,7 +1,7 @@
 // The Chat Hub's stream. A frame only says that something happened: the card is the server's.
 //
-// The first event is fetched at once; what follows within a second is fetched together, and the
-// server groups it. Receipts and anomalies do not wait.
+// The first event is fetched at once, what follows within a second together, grouped by the server.
+// Receipts and anomalies do not wait.
 
 const stream = document.getElementById("aos-stream");
 const pane = stream.closest("[data-pane]");
@@ -14,6 +14,7 @@ let shown = Number(stream.dataset.after);
 let timer = null;
 let fetching = null;
 let again = false;
+let failures = 0;
 let lastFetch = 0;
 
 function atBottom() {
@@ -57,15 +58,17 @@ async function fetchCards() {
 async function append() {
   const url = new URL(stream.dataset.cards, location.href);
   url.searchParams.set("after", String(shown));
-  let answer;
-  try {
-    answer = await fetch(url, { headers: { "HX-Request": "true" }, redirect: "error" });
-  } catch {
-    return; // Offline. The socket reconnects, and the next frame asks from the same place.
+  const asked = fetch(url, { headers: { "HX-Request": "true" }, redirect: "error" });
+  const read = async (answer) => [answer, await answer.text()];
+  const [answer, html] = await asked.then(read).catch(() => []);
+  if (!answer || answer.status >= 429) {
+    // Not now. The frame was heard and will not come again.
+    setTimeout(plan, WINDOW_MS * 2 ** Math.min(failures++, 5));
+    return;
   }
+  failures = 0;
   if (!answer.ok || answer.status === 204) return;
   const upto = Number(answer.headers.get("X-Aos-Seq"));
-  const html = await answer.text();
   if (!(upto > shown)) return;
   shown = upto;
   const follow = atBottom();
@@ -82,7 +85,7 @@ addEventListener("aos:event", (event) => {
   if (only && event.detail.run !== only) return;
   plan({ urgent: URGENT.has(event.detail.type) });
 });
-// Too far behind to be told one by one, or woken after a sleep: ask for whatever is missing.
+// Too far behind, or woken after a sleep: ask for whatever is missing.
 addEventListener("aos:resync", (event) => {
   if (event.detail.seq < shown) location.reload(); // The log is another one: a restored backup.
   else plan({ urgent: true });
