@@ -1,4 +1,8 @@
-"""A second host: a network namespace of its own, on a cable that a test can pull."""
+"""A second host: a network namespace of its own, on a cable that a test can pull.
+
+The cable's near end is in a namespace too, with a forwarder to this host. Nothing changes among this
+host's own interfaces, because Chromium gives up what it is fetching whenever an address comes or goes.
+"""
 
 from __future__ import annotations
 
@@ -19,44 +23,41 @@ from aos_project import env
 class Host:
     """Runs programs with ``prefix`` before them; they reach this host's services at ``gateway``."""
 
+    gateway, _address = "10.200.0.1", "10.200.0.2"
+    _near, _far = "near", "far"
+
     def __init__(self) -> None:
-        mark = secrets.token_hex(3)
-        self.name = f"aos-{mark}"
-        self._near, self._far = f"an{mark}", f"af{mark}"
-        # One of 16,384 networks of two hosts, so that two sessions do not meet.
-        number = secrets.randbelow(2**14)
-        self._network = f"10.{200 + number // 4096}.{number // 16 % 256}.{number % 16 * 16}"
-        stem, _, last = self._network.rpartition(".")
-        self.gateway, self._address = f"{stem}.{int(last) + 1}", f"{stem}.{int(last) + 2}"
+        self.name = f"aos-{secrets.token_hex(3)}"
+        self.exchange = f"{self.name}-near"
 
     @property
     def prefix(self) -> list[str]:
         return ["ip", "netns", "exec", self.name]
 
     def build(self) -> None:
-        _ip("netns", "add", self.name)
-        _ip("link", "add", self._near, "type", "veth", "peer", "name", self._far)
-        _ip("link", "set", self._far, "netns", self.name)
-        _ip("addr", "add", f"{self.gateway}/28", "dev", self._near)
-        self.plug_in()
-        for words in (
-            ("link", "set", "lo", "up"),
-            ("addr", "add", f"{self._address}/28", "dev", self._far),
-            ("link", "set", self._far, "up"),
+        for name in (self.exchange, self.name):
+            _ip("netns", "add", name)
+        far = ("type", "veth", "peer", "name", self._far, "netns", self.name)
+        _ip("-n", self.exchange, "link", "add", self._near, *far)
+        for name, end, address in (
+            (self.exchange, self._near, self.gateway),
+            (self.name, self._far, self._address),
         ):
-            _ip("-n", self.name, *words)
+            _ip("-n", name, "addr", "add", f"{address}/28", "dev", end)
+            _ip("-n", name, "link", "set", "lo", "up")
+            _ip("-n", name, "link", "set", end, "up")
 
     def cut_off(self) -> None:
         """Pull the cable: nothing is refused or closed, packets just do not arrive any more."""
-        _ip("link", "set", self._near, "down")
+        _ip("-n", self.exchange, "link", "set", self._near, "down")
 
     def plug_in(self) -> None:
-        _ip("link", "set", self._near, "up")
+        _ip("-n", self.exchange, "link", "set", self._near, "up")
 
     def remove(self) -> None:
-        for words in (("link", "del", self._near), ("netns", "del", self.name)):
+        for name in (self.exchange, self.name):
             with suppress(subprocess.CalledProcessError):
-                _ip(*words)
+                _ip("netns", "del", name)
 
 
 def _ip(*words: str) -> None:
@@ -81,18 +82,20 @@ def second_host(*services: int) -> Iterator[Host]:
             pytest.fail(missing)
         pytest.skip(missing)
     try:
-        with _forwarding(host.gateway, services):
+        with _forwarding(host, services):
             yield host
     finally:
         host.remove()
 
 
 @contextmanager
-def _forwarding(address: str, services: tuple[int, ...]) -> Iterator[None]:
-    """Hand on connections to ``address``: the servers themselves listen on loopback only."""
-    program = [sys.executable, str(Path(__file__).with_name("forwarder.py")), address]
+def _forwarding(host: Host, services: tuple[int, ...]) -> Iterator[None]:
+    """Hand on connections to the gateway: the servers themselves listen on loopback only."""
+    program = [sys.executable, str(Path(__file__).with_name("forwarder.py"))]
     with subprocess.Popen(
-        [*program, *map(str, services)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [*program, host.exchange, host.gateway, *map(str, services)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     ) as forwarder:
         try:
             assert forwarder.stdout is not None
