@@ -19,8 +19,8 @@ Answer = TypeVar("Answer")
 def insist(act: Callable[[], Answer]) -> Answer:
     """Report an outcome, waiting for a database that is away as long as we may still act.
 
-    Safe to repeat: a report that did arrive took the lease, and the repetition is ``LeaseLost``. So is
-    that of a process that stood still meanwhile: it asks once more, and the lease decides.
+    Safe to repeat: a report that did arrive took the lease, and the repetition is ``LeaseLost``. A process
+    that stood still until it was too late tries once more: the lease decides whether it was.
     """
     give_up = time.monotonic() + settings.AOS_SELF_FENCE.total_seconds()
     while True:

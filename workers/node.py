@@ -59,8 +59,8 @@ class Task:
     def on_stop(self, kill: Callable[[], None]) -> None:
         """Name what must be ended; called at once if the order came first."""
         with self._lock:
-            self._kill = kill
             ordered = self.stopped
+            self._kill = None if ordered else kill
         if ordered:
             kill()
 
