@@ -10,9 +10,9 @@ from apps.identity.types import Role
 from apps.runs.models import ScheduleFire
 from apps.runs.services import bulk, leadership
 from apps.runs.types import BulkVerb
-from tests.browser.conftest import PHONE
+from tests.browser.conftest import DESKTOP, PHONE
 from tests.factories import make_actor, make_agent, make_bulk_act, make_run, make_schedule
-from tests.support.looking import faults, violations
+from tests.support.looking import faults, violations, wider_than_the_window
 from tests.support.stand_in import StandIn, artifact
 
 PAGES = (
@@ -171,6 +171,20 @@ def test_dialogs_and_menus_pass_the_accessibility_rules(visitor, oscar, places):
     menu = violations(page)
 
     assert (palette, dialog, menu) == ([], [], [])
+
+
+def test_no_page_is_wider_than_its_window_for_an_operator(visitor, oscar, places):
+    page = visitor.page(oscar)
+    too_wide = []
+    for name in PAGES:
+        page.goto(places[name])
+        _settle(page)
+        for size in (PHONE, {"width": 820, "height": 1000}, DESKTOP):
+            page.set_viewport_size(size)
+            too_wide += [f"{name}, {size}: {over}" for over in wider_than_the_window(page)]
+    visitor.forgive("404")
+
+    assert too_wide == []
 
 
 def test_touch_targets_on_a_phone_are_large_enough(visitor, oscar, places):

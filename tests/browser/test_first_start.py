@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import re
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
 from apps.identity.models import User
 from apps.identity.services import installation
-from tests.browser.conftest import DESKTOP, PHONE, Visitor
+from tests.browser.conftest import Visitor
+from tests.support.looking import faults
 from tests.support.platform import Platform
 
 PASSWORD = "correct horse battery"  # noqa: S105
 # What the form says once engine and worker run; either may be the first.
 HERE = ("leads in epoch", "1 worker with room")
-# A person looks at these; set the folder to get them.
-SHOTS = os.environ.get("AOS_SHOTS")
 
 
 @pytest.fixture
@@ -39,23 +36,6 @@ def visiting(place, chromium):
     for context in visitor.contexts:
         context.close()
     assert visitor.complaints == []
-
-
-def look(page, name, *, checked=True):
-    """Accessible in both themes, no wider than a phone; and a picture for people, if asked for."""
-    wrong = []
-    for theme, size in (("light", DESKTOP), ("dark", DESKTOP), ("light", PHONE)):
-        page.set_viewport_size(size)
-        page.evaluate(f"document.documentElement.dataset.bsTheme = '{theme}'")
-        if size == PHONE:
-            assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"], name
-        if checked:
-            found = Axe().run(page)
-            wrong += [found.generate_report()] if found.violations_count else []
-        if SHOTS:
-            page.screenshot(path=f"{SHOTS}/{name}-{theme}-{size['width']}.png", full_page=True)
-    page.set_viewport_size(DESKTOP)
-    assert wrong == []
 
 
 def fill(page):
@@ -138,27 +118,27 @@ def test_each_page_of_it_is_accessible_and_fits_a_phone(place, visiting):
     # axe is injected; the policy forbids that, and is tested without it above.
     page = visiting.page(bypass_csp=True)
     page.goto("/start")
-    look(page, "code")
+    assert faults(page, "code") == []
     page.get_by_label("Activation code").fill("WRONG")
     page.keyboard.press("Enter")
     expect(page.get_by_role("alert")).to_contain_text("not the present activation code")
-    look(page, "code-wrong")
+    assert faults(page, "code-wrong") == []
     page.get_by_label("Activation code").fill(code)
     page.keyboard.press("Enter")
     expect(page.get_by_label("Username")).to_be_focused()
-    look(page, "form")
+    assert faults(page, "form") == []
     fill(page)
     page.get_by_label("Password again").fill("another one entirely")
     page.get_by_role("button", name="Finish").click()
     expect(page.get_by_text("This is not the same password.")).to_be_visible()
     expect(page.get_by_label("Password again")).to_be_focused()
-    look(page, "form-wrong")
+    assert faults(page, "form-wrong") == []
     visiting.forgive("422")
     fill(page)
     page.get_by_label("Add the example agents").uncheck()
     page.get_by_role("button", name="Finish").click()
     expect(page.get_by_role("button", name="Run the example")).to_be_visible()
-    look(page, "welcome-empty")
+    assert faults(page, "welcome-empty") == []
     page.get_by_role("button", name="Run the example").click()
     expect(page.locator("#first-run [data-state=queued]")).to_be_visible()
-    look(page, "welcome-waiting")
+    assert faults(page, "welcome-waiting") == []

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import time
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from django.contrib.auth.hashers import Argon2PasswordHasher
 from playwright.sync_api import expect
 
 from apps.identity.models import Binding, User
 from apps.identity.types import Role
-from tests.browser.conftest import DESKTOP, PASSWORD, PHONE, Visitor
+from tests.browser.conftest import PASSWORD, Visitor
 from tests.factories import make_organization, make_project, make_user
+from tests.support.looking import faults
 from tests.support.oidc_provider import CLIENT_ID, CLIENT_SECRET, Provider
 from tests.support.platform import Platform
-
-# A person looks at these; set the folder to get them.
-SHOTS = os.environ.get("AOS_SHOTS")
 
 
 @pytest.fixture
@@ -58,20 +54,6 @@ def visiting(processes, tmp_path, provider, acme, chromium):
         context.close()
     running.stop()
     assert visitor.complaints == []
-
-
-def look(page, name):
-    wrong = []
-    for theme, size in (("light", DESKTOP), ("dark", DESKTOP), ("light", PHONE)):
-        page.set_viewport_size(size)
-        page.evaluate(f"document.documentElement.dataset.bsTheme = '{theme}'")
-        assert page.evaluate("document.documentElement.scrollWidth") <= size["width"], name
-        found = Axe().run(page)
-        wrong += [found.generate_report()] if found.violations_count else []
-        if SHOTS:
-            page.screenshot(path=f"{SHOTS}/{name}-{theme}-{size['width']}.png", full_page=True)
-    page.set_viewport_size(DESKTOP)
-    assert wrong == []
 
 
 def test_a_person_signs_in_at_the_provider_proves_anew_and_signs_out(visiting, provider):
@@ -123,23 +105,23 @@ def test_an_account_is_connected_on_the_security_page(visiting, acme):
     # axe is injected; the policy forbids that, and is tested without it elsewhere.
     page = visiting.page(bypass_csp=True)
     page.goto("/login")
-    look(page, "login-with-provider")
+    assert faults(page, "login-with-provider") == []
     page.goto("/login?out")
-    look(page, "login-out")
+    assert faults(page, "login-out") == []
     page.get_by_label("Username").fill("oscar")
     page.get_by_label("Password").fill(PASSWORD)
     page.get_by_role("button", name="Sign in", exact=True).click()
     page.goto("/account/security")
-    look(page, "security-not-connected")
+    assert faults(page, "security-not-connected") == []
     page.get_by_role("link", name="Connect it").click()
     page.get_by_role("link", name="Continue").click()
 
     expect(page.get_by_role("button", name="Disconnect it")).to_be_visible()
     page.goto("/account/verify")
-    look(page, "verify-with-provider")
+    assert faults(page, "verify-with-provider") == []
     page.goto("/login/provider/back")
     expect(page.get_by_role("alert")).to_contain_text("did not ask")
-    look(page, "refused")
+    assert faults(page, "refused") == []
     visiting.forgive("403")
 
 
@@ -159,13 +141,13 @@ def test_without_passwords_there_is_a_door_for_emergencies(
     page = visitor.page(bypass_csp=True)
     page.goto("/login")
     expect(page.get_by_label("Password")).to_have_count(0)
-    look(page, "login-without-passwords")
+    assert faults(page, "login-without-passwords") == []
     page.get_by_role("link", name="An owner, and Keycloak is away?").click()
     page.get_by_label("Username").fill("admin")
     page.get_by_label("Password").fill(PASSWORD)
     page.keyboard.press("Enter")
     expect(page.get_by_role("alert")).to_be_visible()
-    look(page, "login-emergency")
+    assert faults(page, "login-emergency") == []
     page.get_by_label("Username").fill("owner")
     page.get_by_label("Password").fill(PASSWORD)
     page.keyboard.press("Enter")

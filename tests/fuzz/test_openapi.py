@@ -81,7 +81,7 @@ def send(
 
 @pytest.mark.parametrize("caller", CALLERS, ids=lambda caller: caller or "nobody")
 def test_every_answer_is_as_documented(web, worlds, caller):
-    report = send(web, worlds, caller, examples=2, phases=("examples", "fuzzing"))
+    report = send(web, worlds, caller, examples=4, phases=("examples", "fuzzing"))
 
     assert report.cases > 100
     assert len(report.operations) >= len(operations())
@@ -95,7 +95,7 @@ def test_a_viewer_changes_nothing_but_tokens_of_their_own(web, worlds):
     tokens = tuple(others_tokens(vera))
     newest = AuditEntry.objects.latest("pk").pk
 
-    send(web, worlds, Role.VIEWER, examples=3, phases=("fuzzing",))
+    send(web, worlds, Role.VIEWER, examples=6, phases=("fuzzing",))
 
     assert tuple(others_tokens(vera)) == tokens
     noted = AuditEntry.objects.filter(pk__gt=newest)

@@ -26,5 +26,7 @@ def running() -> Iterator[str]:
 
     server._server.app = in_turn
     host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    try:
+        yield f"http://{host}:{port}"
+    finally:
+        server.stop()

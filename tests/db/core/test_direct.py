@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
@@ -13,6 +12,7 @@ from django.db import IntegrityError, connection
 
 from apps.core import sql
 from apps.core.postgres import direct
+from tests.support.platform import wait_for
 from tests.support.threads import apart
 from workers.insist import insist
 
@@ -45,6 +45,12 @@ def seen_by_others():
     with ThreadPoolExecutor(1) as pool:
         look = partial(sql.fetch, "SELECT number FROM line_notes ORDER BY 1", {})
         return [row["number"] for row in pool.submit(apart, look).result()]
+
+
+def others_see(pid):
+    with ThreadPoolExecutor(1) as pool:
+        ask = "SELECT FROM pg_stat_activity WHERE pid = %(pid)s"
+        return pool.submit(apart, partial(sql.fetch, ask, {"pid": pid})).result()
 
 
 def test_a_statement_commits_by_itself(line):
@@ -81,8 +87,9 @@ def test_who_stood_still_in_a_block_until_postgres_ended_it_says_it_again(
             add(len(tries))
             tries.append("one")
             if len(tries) == 1:
-                direct.execute("SET LOCAL idle_in_transaction_session_timeout = '50ms'", {})
-                time.sleep(0.5)
+                ours = direct.fetch("SELECT pg_backend_pid() AS pid", {})[0]["pid"]
+                direct.execute("SET LOCAL idle_in_transaction_session_timeout = '200ms'", {})
+                wait_for("PostgreSQL to end the session", lambda: not others_see(ours))
             add(10)
 
     insist(stand_still_once)
