@@ -65,15 +65,17 @@ class Task:
             kill()
 
     def stop(self, why: Stop) -> None:
-        """Stop the work. The first reason counts; whoever says it again tries again what did not succeed.
+        """Order the end of the work. The first reason counts; each order tries what did not succeed before.
 
-        The heart beats on in the caller's thread, so an engine that is away is no reason to raise.
+        A thread of its own ends it: whoever orders must beat on while an engine hangs.
         """
         with self._lock:
             self.stopped = self.stopped or why
             kill, self._kill = self._kill, None
-        if kill is None:
-            return
+        if kill:
+            threading.Thread(target=self._end, args=[kill], name="end", daemon=True).start()
+
+    def _end(self, kill: Callable[[], None]) -> None:
         try:
             kill()
         except AosError as error:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 from django.db import OperationalError
 
 from apps.runs.services import fleet
 from apps.runs.types import Lease
+from tests.support.platform import wait_for
 from workers.node import Node, Stop, Task
 from workers.sandbox.errors import SandboxUnavailable
 
@@ -28,6 +31,26 @@ class Engine:
         self.ended += 1
 
 
+class HungEngine:
+    """Takes an order, and does not answer before it is released."""
+
+    def __init__(self):
+        self.released = threading.Event()
+        self.has_answered = False
+
+    def kill(self):
+        self.released.wait(20)
+        self.has_answered = True
+
+
+def beat(node):
+    """Beat, and let what that ordered come to its end."""
+    node.beat()
+    for thread in threading.enumerate():
+        if thread.name == "end":
+            thread.join(20)
+
+
 @pytest.fixture
 def node():
     return Node("w1@test", slots=2)
@@ -39,15 +62,33 @@ def test_what_cannot_be_ended_while_the_engine_is_away_is_ended_by_a_later_beat(
 
     # Nobody knows this lease any more, so each beat orders its end.
     with node.holding([task]):
-        node.beat()
-        node.beat()
+        beat(node)
+        beat(node)
         engine.is_away = False
-        node.beat()
-        node.beat()
+        beat(node)
+        beat(node)
 
     assert task.stopped is Stop.LOST
     assert (engine.asked, engine.ended) == (3, 1)
     assert caplog.text.count("cannot be ended yet") == 1
+
+
+def test_an_engine_that_hangs_holds_up_neither_the_heart_nor_other_ends(node):
+    hung, engine = HungEngine(), Engine()
+    engine.is_away = False
+    tasks = [Task(LEASE, log=None), Task(Lease(run_id=2, token=2), log=None)]
+    for task, kill in zip(tasks, (hung.kill, engine.kill), strict=True):
+        task.on_stop(kill)
+
+    with node.holding(tasks):
+        node.beat()
+        wait_for("the other's end", lambda: engine.ended)
+        node.beat()
+        assert not hung.has_answered
+        hung.released.set()
+        wait_for("its end", lambda: hung.has_answered)
+
+    assert engine.asked == 1
 
 
 def test_a_database_that_goes_away_in_the_middle_of_a_beat_costs_this_beat(node, monkeypatch):
