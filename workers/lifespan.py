@@ -176,7 +176,13 @@ def drain(**_: Any) -> None:
 
 @worker_shutdown.connect
 def leave(**_: Any) -> None:
+    # As old as the process and not used since: the database may have ended it long ago.
+    connection.close()
     if _Process.supply is not None:
-        _Process.supply.close()
+        try:
+            _Process.supply.close()
+        except (AosError, DatabaseError) as error:
+            connection.close()
+            logger.warning("what is warm is left to the reaper", extra={"error": str(error)})
     if _Process.node is not None:
         _Process.node.leave()

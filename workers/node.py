@@ -166,7 +166,7 @@ class Node:
         if not self.finisher.wait(settings.AOS_SELF_FENCE.total_seconds()):
             logger.warning("ends not written, their runs are taken back", extra={"node": self.name})
         self._stopping.set()
-        fleet.depart(worker_id=self.row.pk)
+        self._try(lambda: fleet.depart(worker_id=self.row.pk))
 
     def _held(self) -> list[Task]:
         # In this order: an end goes to the finisher before the task is let go here.

@@ -8,6 +8,7 @@ import time
 
 import pytest
 from celery import Celery
+from django.db import connection
 
 from apps.events.models import Event
 from apps.events.types import EventType
@@ -174,6 +175,25 @@ def test_a_stopped_worker_gives_back_what_it_has_not_finished(platform):
         Attempt.objects.filter(run=run).order_by("number").values_list("outcome", flat=True)
     )
     assert outcomes == ["drained", "succeeded"]
+
+
+def test_a_worker_leaves_in_order_after_the_database_has_ended_its_connections(platform):
+    """Such as a restart of PostgreSQL between two runs; the next one to notice is who leaves."""
+    platform.engine()
+    worker = platform.worker()
+    run = _submit()
+    wait_for("the receipt", lambda: _ended(run))
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+
+    worker.send_signal(signal.SIGTERM)
+
+    worker.wait(15)
+    assert WorkerNode.objects.get().gone_at
+    assert "Traceback" not in (platform.folder / "w1.log").read_text("utf-8")
 
 
 def test_a_worker_stalled_past_its_lease_is_fenced_off(platform):
