@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import docker
 import pytest
+from docker.errors import APIError
 
 from tests.contracts.engine import IMAGE, INSTANCE, small_spec
 from tests.contracts.sandbox_driver import (
@@ -49,6 +50,46 @@ def test_a_container_removed_behind_our_back_leaves_no_volume(driver, spec, engi
             sandbox.run(sh("true")).wait()
 
     assert "removed" not in found_by(driver)
+
+
+@pytest.fixture
+def would_not_stand_still(monkeypatch):
+    """The engine gives up so many times, as runc does under cgroup v1 on a busy machine."""
+
+    def times(count):
+        really, left = docker.APIClient.pause, iter(range(count))
+
+        def pause(api, name):
+            if next(left, None) is not None:
+                told = f"Cannot pause container {name}: OCI runtime pause failed: unable to freeze: unknown"
+                raise APIError("500 Server Error", explanation=told)
+            really(api, name)
+
+        monkeypatch.setattr(docker.APIClient, "pause", pause)
+        monkeypatch.setattr("workers.sandbox.docker._FREEZE_PAUSE_S", 0)
+
+    return times
+
+
+def test_a_container_that_would_not_stand_still_is_asked_again(
+    sandbox, engine, container_of, would_not_stand_still
+):
+    would_not_stand_still(3)
+
+    sandbox.pause()
+
+    assert engine.inspect_container(container_of(sandbox.id))["State"]["Paused"]
+
+
+def test_a_container_that_never_stands_still_goes_on_and_the_reason_is_told(
+    sandbox, would_not_stand_still
+):
+    would_not_stand_still(1000)
+
+    with pytest.raises(SandboxUnavailable, match="unable to freeze"):
+        sandbox.pause()
+
+    assert said(sandbox, sh("echo well")) == "well\n"
 
 
 def test_a_sandbox_ends_by_itself_when_its_life_is_over(driver):

@@ -74,6 +74,11 @@ _OLDEST_ENGINE: Final = (20, 10, 10)  # older ones refuse clone3 and break new C
 _REMOVAL_TRIES: Final = 60
 _REMOVAL_PAUSE_S: Final = 0.05
 _NO_ROOM: Final = "no space left"
+_FREEZE_TRIES: Final = 10
+_FREEZE_PAUSE_S: Final = 0.2
+#: How the engine says that it gave up and let the container go on: cgroup v1 stops processes one by one,
+#: and on a busy machine they begin others meanwhile.
+_NOT_FROZEN: Final = "unable to freeze"
 _OOM_PATIENCE_S: Final = 0.5
 _DOOR_PATIENCE_S: Final = 20.0
 _OOM_ANSWER_S: Final = 3
@@ -316,8 +321,14 @@ class DockerDriver(SandboxDriver):
                     raise
 
     def pause(self, sandbox_id: str) -> None:
+        """Stop its processes where they are, trying as often as the engine says that it could not."""
+        name = self._name(sandbox_id)
         with self._engine() as api, _ended_otherwise():
-            api.pause(self._name(sandbox_id))
+            for _ in range(_FREEZE_TRIES - 1):
+                if _paused(api, name):
+                    return
+                time.sleep(_FREEZE_PAUSE_S)
+            api.pause(name)
 
     def resume(self, sandbox_id: str) -> None:
         with self._engine() as api, _ended_otherwise():
@@ -586,6 +597,17 @@ def _ended_otherwise() -> Iterator[None]:
         if error.status_code in {HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT}:
             raise SandboxLost(detail=engine.one_line(error)) from error
         raise
+
+
+def _paused(api: docker.APIClient, name: str) -> bool:
+    """One try; false when the container would not stand still and goes on."""
+    try:
+        api.pause(name)
+    except APIError as error:
+        if _NOT_FROZEN in engine.one_line(error):
+            return False
+        raise
+    return True
 
 
 def _removed(api: docker.APIClient, name: str) -> bool:
