@@ -84,7 +84,7 @@ def test_a_host_that_is_cut_off_is_fenced_and_takes_part_again_when_it_is_back(
     here, there = platforms
     here.engine()
     far = there.worker("far")
-    run = make_run(**scene, input={"seconds": 12})
+    run = make_run(**scene, input={"seconds": 16})
     ticks = RunEvent.objects.filter(run=run, kind=EventKind.LOG, payload__text="tick")
     wait_for("the script to work", ticks.exists)
 

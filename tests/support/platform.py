@@ -76,7 +76,8 @@ class Platform:
             "AOS_INSTANCE": self.folder.name[:20],
             "AOS_DATA_DIR": str(settings.AOS_DATA_DIR),
             "AOS_SANDBOX_DRIVER": "local",
-            "AOS_WORKER_TTL_SECONDS": "5",
+            # A worker that is still for a few seconds, as on a busy machine, is not taken for dead.
+            "AOS_WORKER_TTL_SECONDS": "8",
             "AOS_HEARTBEAT_SECONDS": "1",
             "AOS_LEADER_TTL_SECONDS": "3",
             "AOS_DISPATCH_DEADLINE_SECONDS": "4",
