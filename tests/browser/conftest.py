@@ -144,6 +144,7 @@ class Visitor:
         The server would go on with a question whose asker has left, and meet the tables of the next test:
         a person who is gone by then is denied, which is a line in the audit record.
         """
+        # Bounded, because a test may have kept an answer back on purpose.
         until = time.monotonic() + _ANSWERED_WITHIN_S
         for context in self.contexts:
             for page in context.pages:

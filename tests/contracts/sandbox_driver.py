@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
-from statistics import median
 from uuid import uuid4
 
 import pytest
@@ -171,13 +170,13 @@ class SandboxDriverContract:
         assert execution.exit.error() is None
 
     def test_output_comes_while_the_command_runs(self, sandbox):
-        execution = iter(sandbox.run(sh("echo first; sleep 5; echo second")))
+        execution = iter(sandbox.run(sh("echo first; sleep 2; echo second")))
         started = time.monotonic()
 
         first = next(execution)
 
         assert first.data == b"first\n"
-        assert time.monotonic() - started < 4.8
+        assert time.monotonic() - started < 1.8
         assert b"".join(output.data for output in execution) == b"second\n"
 
     def test_an_exit_is_not_known_before_the_end(self, sandbox):
@@ -256,14 +255,12 @@ class SandboxDriverContract:
 
     def test_many_commands_are_quick(self, sandbox):
         sandbox.run(sh("true")).wait()
-        took = []
+        started = time.monotonic()
 
         for _ in range(40):
-            started = time.monotonic()
             assert sandbox.run(Command(argv=("true",))).wait().outcome == Outcome.SUCCEEDED
-            took.append(time.monotonic() - started)
 
-        assert median(took) < 0.045  # what one exec of the engine costs
+        assert time.monotonic() - started < 40 * 0.045  # what one exec of the engine costs
 
     # --- nothing survives its command ---
 
@@ -977,7 +974,7 @@ class SandboxDriverContract:
             one.put_files({"mine": b"1"})
             results: list[Exit] = []
             threads = [
-                threading.Thread(target=lambda s=s: results.append(s.run(sh("sleep 4")).wait()))
+                threading.Thread(target=lambda s=s: results.append(s.run(sh("sleep 2")).wait()))
                 for s in (one, other)
             ]
             started = time.monotonic()
@@ -987,7 +984,7 @@ class SandboxDriverContract:
                 thread.join()
 
             assert [ended.outcome for ended in results] == [Outcome.SUCCEEDED] * 2
-            assert time.monotonic() - started < 7.8
+            assert time.monotonic() - started < 3.8
             assert [entry.name for entry in other.list_files()] == ["out"]
 
 

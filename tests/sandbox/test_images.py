@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from uuid import uuid4
 
 import docker
@@ -38,13 +39,15 @@ def build(**options) -> images.Built:
     return images.build("probe", progress=print, **options)
 
 
-def test_an_image_is_built_once_and_then_found(folder, monkeypatch):
+def test_an_image_is_built_once_and_found_quickly(folder, monkeypatch):
     assert build() == images.Built(tag=TAG, is_new=True)
+    started = time.monotonic()
 
     with monkeypatch.context() as patch:
         patch.setattr(docker.APIClient, "build", None)  # whoever calls it fails
         assert build() == images.Built(tag=TAG, is_new=False)
 
+    assert time.monotonic() - started < 0.5
     assert images.state("probe").is_current
     assert images.state("probe").base == IMAGE
 

@@ -327,6 +327,7 @@ class DockerDriver(SandboxDriver):
             for _ in range(_FREEZE_TRIES - 1):
                 if _paused(api, name):
                     return
+                # Who was busy beside it may be done by then. A kill does not wait for this.
                 time.sleep(_FREEZE_PAUSE_S)
             api.pause(name)
 

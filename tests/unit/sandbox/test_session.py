@@ -107,7 +107,7 @@ def run(session: Session, **bounds) -> list[bytes]:
 
 
 # A machine that stands still for a moment must not look like a sandbox that does.
-_STANDSTILL_S = 10
+_STANDSTILL_S = 5
 
 
 def in_background(work: Callable[[], object]) -> threading.Thread:
@@ -221,7 +221,7 @@ def test_a_dribble_of_bytes_does_not_stretch_time(session, peer):
     with pytest.raises(CommandOverdue):
         run(session, timeout=timedelta(seconds=0.1), grace=timedelta(0))
 
-    assert time.monotonic() - started < 12
+    assert time.monotonic() - started < 3
 
 
 def test_the_worker_has_a_clock_of_its_own(session, peer):
@@ -415,7 +415,7 @@ def test_a_file_that_dribbles_is_left_in_time(session, peer, monkeypatch):
     with pytest.raises(SandboxLost, match="in time"):
         session.get("a", limit=1000)
 
-    assert time.monotonic() - started < 12
+    assert time.monotonic() - started < 2
 
 
 def test_output_that_stops_half_way_is_overdue_by_the_worker_s_clock(session, peer):
